@@ -1,0 +1,68 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Count what a run of 'meson test' did, from its testlog.json.
+
+Prints each skip with its reason and each failure with its name, then one
+line "N passed, N failed[, N skipped]"; exit status 1 if anything failed or
+nothing ran.  A test program that dies, times out or prints fewer results
+than it planned is a failure of its own.
+"""
+
+import json
+import re
+import sys
+
+RESULT = re.compile(r'^(not )?ok\b\s*\d*\s*(?:- )?(.*?)'
+                    r'(?:\s*#\s*(skip|todo)\S*\s*(.*))?$', re.I)
+EMPTY = re.compile(r'^1\.\.0\s*(?:#\s*skip\S*\s*(.*))?$', re.I)
+
+
+class Count:
+    def __init__(self):
+        self.passed = 0
+        self.failed = []
+        self.skipped = []
+
+    def line(self, test, line):
+        found = RESULT.match(line)
+        if not found:
+            empty = EMPTY.match(line)
+            if empty:
+                self.skipped.append((test, empty.group(1)
+                                     or 'the program has no such tests'))
+            return
+        bad, name, directive, reason = found.groups()
+        what = f'{test}: {name}' if name else test
+        if directive and directive.lower() == 'skip':
+            self.skipped.append((what, reason or 'no reason given'))
+        elif bad and not directive:
+            self.failed.append((what, ''))
+        else:
+            self.passed += 1
+
+    def test(self, entry):
+        before = len(self.failed)
+        for line in entry.get('stdout', '').splitlines():
+            self.line(entry['name'], line.rstrip())
+        fine = entry['result'] in ('OK', 'SKIP', 'EXPECTEDFAIL')
+        if not fine and len(self.failed) == before:
+            self.failed.append((entry['name'],
+                                f"{entry['result'].lower()}, exit status "
+                                f"{entry.get('returncode')}"))
+
+
+def main():
+    count = Count()
+    with open(sys.argv[1], encoding='utf-8', errors='replace') as log:
+        for line in log:
+            count.test(json.loads(line))
+    for name, reason in count.skipped:
+        print(f'skipped: {name}: {reason}')
+    for name, reason in count.failed:
+        print(f'FAILED: {name}' + (f' ({reason})' if reason else ''))
+    tail = f', {len(count.skipped)} skipped' if count.skipped else ''
+    print(f'{count.passed} passed, {len(count.failed)} failed{tail}')
+    sys.exit(1 if count.failed or not count.passed else 0)
+
+
+main()
