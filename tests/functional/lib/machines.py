@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+The machines of one test: a guest, the VM it runs in, the VMs it may go to
+
+Use it as a context manager: whatever happens, all processes are ended.
+"""
+
+from types import TracebackType
+from typing import List, Optional, Tuple, Type
+
+from . import accel, image
+from .binary import Binary
+from .guest import Guest, Load
+from .vm import VM
+
+
+# Speaks up when the kernel dies, and does without what takes time under TCG
+KERNEL_ARGS = ('console=ttyS0 quiet loglevel=1 panic=0 mitigations=off '
+               'nokaslr tsc=reliable cryptomgr.notests audit=0')
+
+
+def boot_args(made: image.Image, load: Load) -> Tuple[str, ...]:
+    """To boot the guest with @load"""
+    return ('-kernel', str(made.kernel), '-initrd', str(made.initrd),
+            '-append', f'{KERNEL_ARGS} {load.cmdline()}')
+
+
+class Machines:
+    """Starts VMs that are alike and ends them all"""
+
+    def __init__(self, binary: Binary, load: Load, memory: int = 512,
+                 smp: int = 1, extra: Tuple[str, ...] = ()):
+        self.binary = binary
+        self.load = load
+        self.memory = memory
+        self.smp = smp
+        self.extra = extra
+        self.image = image.ensure()
+        self.accel = accel.choose(binary, self.image)
+        self.guest = Guest(load.beat)
+        self._all: List[VM] = []
+        self._count = 0
+
+    def __enter__(self) -> 'Machines':
+        return self
+
+    def __exit__(self, kind: Optional[Type[BaseException]],
+                 value: Optional[BaseException],
+                 trace: Optional[TracebackType]) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all processes"""
+        for machine in self._all:
+            machine.stop_process()
+        self._all.clear()
+        self.guest.close()
+
+    def _add(self, name: str, binary: Optional[Binary],
+             extra: Tuple[str, ...]) -> VM:
+        self._count += 1
+        machine = VM(binary or self.binary, f'{name}-{self._count}',
+                     self.accel, self.memory, self.smp,
+                     # What the guest boots from is part of the machine:
+                     # fw_cfg's contents migrate.
+                     extra=(*boot_args(self.image, self.load), *self.extra,
+                            *extra))
+        self._all.append(machine)
+        self.guest.attach(machine)
+        machine.launch()
+        return machine
+
+    def start(self, binary: Optional[Binary] = None,
+              wait: bool = True) -> VM:
+        """Boot the guest"""
+        machine = self._add('source', binary, ())
+        self.guest.runs_in(machine)
+        if wait:
+            self.guest.wait_ready()
+        return machine
+
+    def expect(self, binary: Optional[Binary] = None) -> VM:
+        """A VM that waits for a migration, to be told where from"""
+        return self._add('destination', binary, ('-incoming', 'defer'))
+
+    def end(self, machine: VM) -> None:
+        """End one of the VMs"""
+        machine.stop_process()
+        self._all.remove(machine)
