@@ -107,3 +107,10 @@ install_patches() {
         [ ! -e "$file" ] || [ -e "$1/${file##*/}" ] || rm -f "$file"
     done
 }
+
+# What stands between the subject and the trailers.
+patch_reason() {
+    awk '/^(diff --git |---$)/ { exit }
+         body && NF && !/^[A-Za-z-]+-by: / { print }
+         /^$/ { body = 1 }' "$1"
+}

@@ -13,6 +13,10 @@ here is its path in QEMU's tree, where it lies as a symbolic link to here.
     overlay.py clashes GITDIR TREE-ISH
                                  print the paths that QEMU has itself
 
+    overlay.py differences GITDIR HOOKED TIP
+                                 print the files by which HOOKED with the
+                                 overlay in it differs from TIP
+
 Tests of this repository that drive the built programs from outside
 (functional, bench) and the tests of its scripts are its own: they need its
 scripts/ and build/, which QEMU's tree does not have.
@@ -44,6 +48,22 @@ def clashes(gitdir, treeish):
     theirs = set(git('--git-dir', gitdir, 'ls-tree', '-rz', '--name-only',
                      treeish))
     return [p for p in paths() if p in theirs]
+
+
+def differences(gitdir, hooked, tip):
+    def entries(treeish):
+        lines = git('--git-dir', gitdir, 'ls-tree', '-rz', treeish)
+        return {line.split('\t', 1)[1]: line.split('\t', 1)[0].split()[::2]
+                for line in lines}
+    built = entries(hooked)
+    for path in paths():
+        full = os.path.join(REPO, path)
+        mode = '100755' if os.access(full, os.X_OK) else '100644'
+        blob = git('--git-dir', gitdir, 'hash-object', '--no-filters', full)
+        built[path] = [mode, blob[0].strip()]
+    theirs = entries(tip)
+    return sorted(p for p in built.keys() | theirs.keys()
+                  if built.get(p) != theirs.get(p))
 
 
 def laid(tree, gitdir, index):
@@ -89,6 +109,7 @@ def lay(tree, gitdir, index):
 def main():
     commands = {'list': lambda: print('\n'.join(paths())),
                 'lay': lay,
+                'differences': lambda *a: print('\n'.join(differences(*a))),
                 'clashes': lambda *a: print('\n'.join(clashes(*a)))}
     try:
         commands[sys.argv[1]](*sys.argv[2:])
