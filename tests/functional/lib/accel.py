@@ -4,8 +4,7 @@ Which accelerator can run the test guest here
 
 /dev/kvm may exist and run firmware but not Linux, as under some nested
 hypervisors: so the guest is booted under KVM once, within a bound.  The answer
-is kept in build/guest for as long as the machine, the kernel and the binary
-stay the same.  MIGRATION_TESTS_ACCEL names one instead.
+is kept in build/guest until the host or the guest's kernel is another.  MIGRATION_TESTS_ACCEL names one instead.
 """
 
 import fcntl
@@ -22,14 +21,14 @@ from .binary import Binary
 PROBE_SECONDS = 15.0
 
 
-def _facts(binary: Binary, made: image.Image) -> Dict[str, object]:
+def _facts(made: image.Image) -> Dict[str, object]:
     def state(path: Path) -> str:
         status = path.resolve().stat()
         return f'{status.st_mtime_ns}:{status.st_size}'
 
     return {
-        'boot': Path('/proc/sys/kernel/random/boot_id').read_text('ascii'),
-        'binary': f'{binary.path} {state(binary.path)}',
+        'boot': Path('/proc/sys/kernel/random/boot_id').read_text(
+            'ascii').strip(),
         'kernel': state(made.kernel),
     }
 
@@ -70,7 +69,7 @@ def choose(binary: Binary, made: image.Image) -> str:
     answers = paths.GUEST / 'accel.json'
     with open(paths.GUEST / '.accel-lock', 'w', encoding='ascii') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        facts = _facts(binary, made)
+        facts = _facts(made)
         try:
             known = json.loads(answers.read_text('utf-8'))
         except (OSError, ValueError):

@@ -74,13 +74,15 @@ def ours() -> Binary:
 
 def _debian_binary() -> Optional[Binary]:
     """Debian's own, unpacked in build/debian-qemu or installed"""
-    unpacked = DEBIAN_QEMU / 'usr' / 'bin' / 'qemu-system-x86_64'
+    root = DEBIAN_QEMU / 'root'
+    unpacked = root / 'usr' / 'bin' / 'qemu-system-x86_64'
     if unpacked.exists():
-        libraries = DEBIAN_QEMU / 'usr' / 'lib' / 'x86_64-linux-gnu'
+        libraries = [root / where / 'x86_64-linux-gnu'
+                     for where in ('usr/lib', 'lib')]
         return Binary('debian', unpacked,
-                      _data_dirs(DEBIAN_QEMU) + _data_dirs(Path('/')),
-                      {'LD_LIBRARY_PATH': str(libraries),
-                       'QEMU_MODULE_DIR': str(libraries / 'qemu')})
+                      _data_dirs(root) + _data_dirs(Path('/')),
+                      {'LD_LIBRARY_PATH': ':'.join(map(str, libraries)),
+                       'QEMU_MODULE_DIR': str(libraries[0] / 'qemu')})
     installed = shutil.which('qemu-system-x86_64', path='/usr/bin')
     if installed:
         binary = Binary('debian', Path(installed))
@@ -95,14 +97,13 @@ def _fetch_debian_binary() -> None:
     apt = debian.Apt(DEBIAN_QEMU / 'apt', backports=backports)
     apt.update()
     suite = apt.release + ('-backports' if backports else '')
-    packages = apt.closure(f'qemu-system-x86/{suite}')
+    packages = apt.closure('qemu-system-x86', suite)
     scratch = DEBIAN_QEMU / 'new'
     shutil.rmtree(scratch, ignore_errors=True)
     debian.unpack(packages, scratch)
     for package in packages:
         package.unlink()
-    (scratch / 'usr').rename(DEBIAN_QEMU / 'usr')
-    shutil.rmtree(scratch)
+    scratch.rename(DEBIAN_QEMU / 'root')
 
 
 def debian_own() -> Binary:

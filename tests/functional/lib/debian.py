@@ -88,9 +88,9 @@ class Apt:
                     for suite in self.suites), encoding='utf-8')
         settings = {
             'Dir::Etc::SourceList': self.state / 'sources.list',
-            'Dir::Etc::SourceParts': '-',
-            'Dir::Etc::Preferences': '-',
-            'Dir::Etc::PreferencesParts': '-',
+            'Dir::Etc::SourceParts': '/dev/null',
+            'Dir::Etc::Preferences': '/dev/null',
+            'Dir::Etc::PreferencesParts': '/dev/null',
             'Dir::State': self.state,
             'Dir::State::Lists': self.state / 'lists',
             'Dir::State::status': self.state / 'status',
@@ -122,11 +122,12 @@ class Apt:
             raise DebianError(f'apt-get download {package} left no package')
         return found[-1]
 
-    def closure(self, package: str) -> List[Path]:
-        """Fetch @package and what it needs that is not installed"""
+    def closure(self, package: str, suite: str) -> List[Path]:
+        """Fetch @package of @suite and what it needs and is not installed"""
         archives = self.state / 'cache' / 'archives'
         for stale in archives.glob('*.deb'):
             stale.unlink()
         self._run('apt-get', '-q', '-y', '--no-install-recommends',
-                  '--download-only', 'install', package, where=self.state)
+                  '--download-only', '--target-release', suite,
+                  'install', package, where=self.state)
         return sorted(archives.glob('*.deb'))

@@ -102,6 +102,7 @@ class Migration:
         self.started = 0.0                  # host's monotonic clock
         self._stopped_by_us: Optional[str] = None
         self._last: QMPDict = {}
+        self._before_cancel: QMPDict = {}
         self._socket: Optional[Path] = None
 
     # Start
@@ -156,6 +157,8 @@ class Migration:
     def cancel(self, why: str = 'cancelled') -> None:
         """Cancel it; wait_end() tells whether it came in time"""
         self._stopped_by_us = why
+        # Once cancelled, it forgets how far it had come.
+        self._before_cancel = self.source.migration()
         self.source.cmd('migrate_cancel')
 
     def _take(self, event: QMPDict) -> None:
@@ -277,13 +280,14 @@ class Migration:
         """What became of it; has the guest verify all of its pages"""
         last = self._last or self.source.migration()
         beats = self.guest.beats_since(self.started)
-        ram = last.get('ram', {})
-        report = Report.of(last)
+        ram = last.get('ram') or self._before_cancel.get('ram', {})
+        report = Report.of(last) or Report.of(self._before_cancel)
         completed = self.states[-1] == 'completed'
         record = Record(
             name=self.settings.name, completed=completed,
             outcome=self._outcome(last),
-            total_ms=last.get('total-time'),
+            total_ms=last.get('total-time',
+                              self._before_cancel.get('total-time')),
             downtime_ms=last.get('downtime') if completed else None,
             bytes=ram.get('transferred', 0),
             passes=self.passes or ram.get('dirty-sync-count'),

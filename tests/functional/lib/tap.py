@@ -106,9 +106,10 @@ class Tap:
         except Skip as exc:
             print(f'ok {number} - {test.title} # SKIP {exc}', flush=True)
             return True
-        except Exception:  # pylint: disable=broad-except
-            for line in traceback.format_exc().splitlines():
-                print(f'# {line}')
+        except Exception as exc:  # pylint: disable=broad-except
+            text = ''.join(traceback.format_exception(
+                type(exc), exc, exc.__traceback__, chain=False))
+            note(text)
             print(f'not ok {number} - {test.title}', flush=True)
             return False
         print(f'ok {number} - {test.title}')

@@ -60,6 +60,7 @@ class VM(QEMUMachine):
         self._serial_child: Optional[socket.socket] = theirs
         os.set_inheritable(theirs.fileno(), True)
         self.add_args(*binary.firmware_args(), '-nodefaults',
+                      '-name', f'{name},debug-threads=on',
                       '-no-user-config',
                       # A model that every host and both binaries can do
                       '-cpu', 'qemu64',

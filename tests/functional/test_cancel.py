@@ -1,0 +1,125 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+# timeout: 600
+"""
+A migration can be cancelled in each phase, and the guest never minds
+
+After each cancellation the guest, still at the source, verifies all of its
+pages; then the same source migrates by another strategy, which shows that
+nothing of the first attempt was left behind.
+"""
+
+import sys
+from typing import Callable, List
+
+from lib import scenario
+from lib.machines import Machines
+from lib.migration import Migration, Settings
+from lib.strategy import Strategy
+from lib.tap import Tap, check, check_equal
+from lib.vm import ExecuteError
+
+tap = Tap()
+
+POSTCOPY = ['postcopy-ram']
+# So slow that no phase is over before it is cancelled
+CRAWL = 4
+
+
+def at_once(migration: Migration) -> None:
+    """Before it has done anything"""
+    del migration
+
+
+def first_pass(migration: Migration) -> None:
+    """When pages are on their way"""
+    migration.wait_state('active')
+    migration.wait_for(
+        'page sent', lambda: migration.source.migration()
+        .get('ram', {}).get('transferred', 0) > 65536)
+
+
+def later_pass(migration: Migration) -> None:
+    """When pages are sent again"""
+    migration.wait_pass(3)
+
+
+def before_switchover(migration: Migration) -> None:
+    """When the VM has been stopped"""
+    migration.wait_state('pre-switchover')
+
+
+def case(title: str, strategy: Strategy, capabilities: List[str],
+         phase: Callable[[Migration], None], bandwidth: int,
+         full: bool = False) -> None:
+    """Cancel in @phase, then migrate for good"""
+    def run() -> None:
+        first = Settings(title, strategy, capabilities, bandwidth=bandwidth)
+        second = Settings('the next migration', Strategy('auto'), POSTCOPY,
+                          bandwidth=scenario.BANDWIDTH)
+        with Machines(scenario.our_binary(), scenario.HEAVY,
+                      scenario.MEMORY) as room:
+            source, destination = room.start(), room.expect()
+            if phase is before_switchover:
+                room.guest.set(load=0)
+            migration = Migration(source, destination, room.guest, first)
+            migration.start()
+            phase(migration)
+            migration.cancel()
+            check_equal(migration.wait_end(), 'cancelled', 'end')
+            room.guest.set(load=1)
+            scenario.check_stayed(room, migration, migration.record())
+            room.end(destination)
+
+            migration = Migration(source, room.expect(), room.guest, second)
+            record = migration.run()
+            scenario.check_completed(room, migration, record)
+    tap.add(title, run, full)
+
+
+case('auto, cancelled at once', Strategy('auto'), POSTCOPY, at_once, CRAWL)
+case('postcopy, cancelled at once', Strategy('postcopy'), POSTCOPY, at_once,
+     CRAWL, full=True)
+case('hybrid, cancelled in its first pass', Strategy('hybrid', passes=2),
+     POSTCOPY, first_pass, CRAWL)
+case('hybrid, cancelled in a later pass', Strategy('hybrid', passes=1000),
+     POSTCOPY, later_pass, scenario.BANDWIDTH)
+case('auto, cancelled in its first pass', Strategy('auto'), POSTCOPY,
+     first_pass, CRAWL, full=True)
+case('precopy, cancelled in a later pass', Strategy('precopy'), [],
+     later_pass, scenario.BANDWIDTH, full=True)
+case('delta, cancelled in a later pass', Strategy('precopy'), ['xbzrle'],
+     later_pass, scenario.BANDWIDTH, full=True)
+case('hybrid, cancelled before the switchover',
+     Strategy('hybrid', passes=1000), POSTCOPY + ['pause-before-switchover'],
+     before_switchover, scenario.BANDWIDTH, full=True)
+case('auto, cancelled before the switchover', Strategy('auto'),
+     POSTCOPY + ['pause-before-switchover'], before_switchover,
+     scenario.BANDWIDTH)
+
+
+@tap.test('in post-copy it is refused, and the migration goes on')
+def in_postcopy() -> None:
+    how = Settings('postcopy', Strategy('postcopy', background=False),
+                   POSTCOPY, bandwidth=scenario.BANDWIDTH)
+    with Machines(scenario.our_binary(), scenario.IDLE,
+                  scenario.MEMORY) as room:
+        migration = Migration(room.start(), room.expect(), room.guest, how)
+        migration.start()
+        migration.wait_state('postcopy-active')
+        room.guest.runs_in(migration.destination)
+        try:
+            migration.source.cmd('migrate_cancel')
+        except ExecuteError as exc:
+            check('ostcopy' in str(exc), f'the refusal says: {exc}')
+        else:
+            check(False, 'it was not refused')
+        room.guest.wait_beats(2)
+        migration.source.cmd('migrate-set-parameters',
+                             Strategy(background=True).arguments())
+        migration.wait_end()
+        scenario.check_completed(room, migration, migration.record())
+
+
+if __name__ == '__main__':
+    sys.exit(tap.main())

@@ -1,0 +1,103 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+# timeout: 600
+"""
+Our binary and stock QEMU 10.0 migrate to each other when no strategy is set
+
+And when one is set, a stock destination, which does not know of strategies,
+fails and leaves the guest unharmed at the source.
+"""
+
+import sys
+from typing import List, Optional
+
+from lib import scenario
+from lib.guest import Load
+from lib.machines import Machines
+from lib.migration import Migration, Settings
+from lib.scenario import BANDWIDTH, HEAVY, LIGHT
+from lib.strategy import Strategy
+from lib.tap import Tap, check, check_equal, note
+
+tap = Tap()
+
+POSTCOPY = ['postcopy-ram']
+
+
+def directions(title: str, load: Load, how: Settings,
+               full: bool = False) -> None:
+    """From ours to stock and from stock to ours"""
+    def to_stock() -> None:
+        stock = scenario.stock_binary()
+        note(f'stock is {stock.path}, {stock.version()}')
+        note(str(scenario.migrate(load, how,
+                                  scenario.our_binary(False), stock)))
+
+    def from_stock() -> None:
+        note(str(scenario.migrate(load, how, scenario.stock_binary(),
+                                  scenario.our_binary(False))))
+
+    tap.add(f'{title}, ours to stock', to_stock, full)
+    tap.add(f'{title}, stock to ours', from_stock, full)
+
+
+directions('pre-copy', LIGHT, Settings('precopy', bandwidth=BANDWIDTH))
+directions('post-copy', HEAVY, Settings('postcopy', None, POSTCOPY,
+                                        bandwidth=BANDWIDTH,
+                                        switch_at_pass=1))
+directions('post-copy after a pass', HEAVY,
+           Settings('hybrid', None, POSTCOPY, bandwidth=BANDWIDTH,
+                    switch_at_pass=2), full=True)
+directions('post-copy with preemption over tcp', HEAVY,
+           Settings('preempt', None, POSTCOPY + ['postcopy-preempt'],
+                    bandwidth=BANDWIDTH, switch_at_pass=1, transport='tcp'),
+           full=True)
+directions('pre-copy with XBZRLE', LIGHT,
+           Settings('xbzrle', None, ['xbzrle'], bandwidth=BANDWIDTH),
+           full=True)
+directions('pre-copy over multifd', LIGHT,
+           Settings('multifd', None, ['multifd'], bandwidth=BANDWIDTH),
+           full=True)
+
+
+@tap.test('mode precopy is no strategy: stock takes it')
+def explicit_precopy() -> None:
+    scenario.migrate(LIGHT, Settings('precopy', Strategy('precopy'),
+                                     bandwidth=BANDWIDTH),
+                     scenario.our_binary(), scenario.stock_binary())
+
+
+def refused(mode: str, full: bool, strategy: Optional[Strategy] = None,
+            capabilities: Optional[List[str]] = None) -> None:
+    """A stock destination cannot take @mode, and says so"""
+    def run() -> None:
+        how = Settings(mode, strategy or Strategy(mode),
+                       capabilities or POSTCOPY, bandwidth=BANDWIDTH)
+        with Machines(scenario.our_binary(), HEAVY, scenario.MEMORY) as room:
+            source = room.start()
+            destination = room.expect(scenario.stock_binary())
+            migration = Migration(source, destination, room.guest, how)
+            migration.start()
+            check_equal(migration.wait_end(), 'failed', 'end')
+            record = migration.record()
+            note(record.outcome)
+            scenario.check_stayed(room, migration, record)
+            destination.stop_process()
+            said = destination.get_log() or ''
+            check('ram-strategy' in said,
+                  f'the destination says nothing of the section: {said}')
+            room.end(destination)
+
+            # The next destination may know better.
+            again = Migration(source, room.expect(), room.guest, how)
+            scenario.check_completed(room, again, again.run())
+    tap.add(f'{mode} to a destination without strategies fails, the guest '
+            'goes on', run, full)
+
+
+refused('hybrid', False)
+refused('postcopy', False)
+refused('auto', True)
+
+if __name__ == '__main__':
+    sys.exit(tap.main())

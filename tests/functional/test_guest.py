@@ -1,0 +1,72 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+The test guest sees what a failed migration could do to its memory
+
+Everything else in this directory trusts the guest's verdict, so it comes
+first: each kind of damage, done on purpose, must be found.
+"""
+
+import sys
+
+from lib.guest import Load
+from lib.machines import Machines
+from lib.scenario import FILL, MEMORY, our_binary
+from lib.tap import Tap, check, check_equal
+
+tap = Tap()
+
+WS = 16
+PAGES_PER_MIB = 256
+# In the part that is written once, in its middle, and of the working set
+STATIC_PAGE = (WS + 20) * PAGES_PER_MIB + 3
+BUSY_PAGE = 7
+
+
+@tap.test('an unharmed guest finds nothing wrong, idle and busy')
+def unharmed() -> None:
+    load = Load(fill=FILL, ws=WS, threads=2, read=1)
+    with Machines(our_binary(False), load, MEMORY, smp=2) as room:
+        room.start()
+        for parameters in ({'write': 64}, {'rate': 16}, {'random': 1},
+                           {'write': 0}):
+            room.guest.set(**parameters)
+            room.guest.wait_ops(64)
+        verdict = room.guest.verify()
+        check_equal(verdict.total, 0, 'wrong pages')
+        check_equal(verdict.pages, FILL * PAGES_PER_MIB, 'pages verified')
+
+
+@tap.test('each kind of damage to a page is found')
+def damage() -> None:
+    load = Load(fill=FILL, ws=WS, load=0)
+    with Machines(our_binary(False), load, MEMORY) as room:
+        room.start()
+        wants = {'bit': 'checksum', 'zero': 'zero', 'swap': 'number',
+                 'stale': 'version'}
+        for number, (how, why) in enumerate(wants.items()):
+            page = STATIC_PAGE + 2 * number
+            before = room.guest.verify()
+            check_equal(before.wrong, number, f'wrong before "{how}"')
+            room.guest.command(f'corrupt {how} {page}')
+            check_equal(room.guest.verify().wrong, number + 1,
+                        f'wrong after "{how}"')
+            check(any(f'page={page} why={why}' in line
+                      for line in room.guest.wrong_lines),
+                  f'"{how}" is not among {room.guest.wrong_lines}')
+
+
+@tap.test('a writer finds damage before it would write over it')
+def before_write() -> None:
+    load = Load(fill=FILL, ws=WS, load=0)
+    with Machines(our_binary(False), load, MEMORY) as room:
+        room.start()
+        room.guest.command(f'corrupt stale {BUSY_PAGE}')
+        room.guest.set(load=1)
+        # Once round the working set
+        beat = room.guest.wait_ops(WS * PAGES_PER_MIB)
+        check_equal(beat.wrong, 1, 'wrong pages that the writer found')
+
+
+if __name__ == '__main__':
+    sys.exit(tap.main())
