@@ -34,9 +34,12 @@ def at_once(migration: Migration) -> None:
 def first_pass(migration: Migration) -> None:
     """When pages are on their way"""
     migration.wait_state('active')
-    migration.wait_for(
-        'page sent', lambda: migration.source.migration()
-        .get('ram', {}).get('transferred', 0) > 65536)
+
+    def sent() -> bool:
+        ram = migration.source.migration().get('ram', {})
+        return int(ram.get('transferred', 0)) > 65536
+
+    migration.wait_for('page sent', sent)
 
 
 def later_pass(migration: Migration) -> None:

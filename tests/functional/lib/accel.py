@@ -4,7 +4,8 @@ Which accelerator can run the test guest here
 
 /dev/kvm may exist and run firmware but not Linux, as under some nested
 hypervisors: so the guest is booted under KVM once, within a bound.  The answer
-is kept in build/guest until the host or the guest's kernel is another.  MIGRATION_TESTS_ACCEL names one instead.
+is kept in build/guest until the host or the guest's kernel is another.
+MIGRATION_TESTS_ACCEL names one instead.
 """
 
 import fcntl

@@ -117,9 +117,10 @@ class Migration:
             machine.set_capabilities(wanted)
         if s.strategy:
             self.source.cmd('migrate-set-parameters', s.strategy.arguments())
-        parameters = {'max-bandwidth': s.bandwidth * MIB or 1 << 40,
-                      'max-postcopy-bandwidth': s.bandwidth * MIB,
-                      'downtime-limit': s.downtime_limit, **s.parameters}
+        parameters: QMPDict = {'max-bandwidth': s.bandwidth * MIB or 1 << 40,
+                               'max-postcopy-bandwidth': s.bandwidth * MIB,
+                               'downtime-limit': s.downtime_limit,
+                               **s.parameters}
         self.source.cmd('migrate-set-parameters', parameters)
 
     def listen(self) -> str:
@@ -278,9 +279,9 @@ class Migration:
 
     def record(self, verify: bool = True) -> Record:
         """What became of it; has the guest verify all of its pages"""
-        last = self._last or self.source.migration()
+        last: QMPDict = self._last or self.source.migration()
         beats = self.guest.beats_since(self.started)
-        ram = last.get('ram') or self._before_cancel.get('ram', {})
+        ram: QMPDict = last.get('ram', self._before_cancel.get('ram', {}))
         report = Report.of(last) or Report.of(self._before_cancel)
         completed = self.states[-1] == 'completed'
         record = Record(

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import socket
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple, cast
 
 from . import paths
 from .binary import Binary
@@ -49,7 +49,7 @@ class VM(QEMUMachine):
     def __init__(self, binary: Binary, name: str, accel: str = 'tcg',
                  memory: int = 512, smp: int = 1,
                  machine: str = 'q35', extra: Tuple[str, ...] = ()):
-        super().__init__(str(binary.path), wrapper=self._wrapper(binary),
+        super().__init__(str(binary.path), wrapper=self._prefix(binary),
                          name=name, base_temp_dir=str(paths.scratch()),
                          qmp_timer=MONITOR_TIMEOUT)
         self.binary_used = binary
@@ -69,7 +69,7 @@ class VM(QEMUMachine):
                       '-serial', 'chardev:serial', *extra)
 
     @staticmethod
-    def _wrapper(binary: Binary) -> Tuple[str, ...]:
+    def _prefix(binary: Binary) -> Tuple[str, ...]:
         variables = [f'{key}={value}'
                      for key, value in binary.environment.items()]
         return WRAPPER + (('env', *variables) if variables else ())
@@ -118,8 +118,7 @@ class VM(QEMUMachine):
 
     def status(self) -> str:
         """The run state, as query-status has it"""
-        answer: QMPDict = self.cmd('query-status')
-        return str(answer['status'])
+        return str(cast(QMPDict, self.cmd('query-status'))['status'])
 
     def hmp(self, command: str) -> str:
         """What the human monitor answers to @command"""
@@ -127,12 +126,11 @@ class VM(QEMUMachine):
 
     def migration(self) -> QMPDict:
         """What query-migrate says now"""
-        answer: QMPDict = self.cmd('query-migrate')
-        return answer
+        return cast(QMPDict, self.cmd('query-migrate'))
 
     def set_capabilities(self, wanted: Set[str]) -> None:
         """Have these migration capabilities on and all others off"""
-        answer: List[QMPDict] = self.cmd('query-migrate-capabilities')
+        answer = cast(List[QMPDict], self.cmd('query-migrate-capabilities'))
         change = [{'capability': now['capability'],
                    'state': now['capability'] in wanted}
                   for now in answer

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Strategies against stock QEMU, by an idle and by a write-heavy Linux guest
+
+Each run boots a fresh guest and migrates it once over a link of a fixed
+bandwidth.  A migration that does not complete within a bound is cancelled and
+reported as such.
+"""
+
+import argparse
+from dataclasses import replace
+from functools import partial
+import os
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
+
+from lib import binary, machines
+from lib.binary import Binary
+from lib.guest import Load
+from lib.migration import MIB, Migration, Settings
+from lib.strategy import Strategy
+
+from suite import Column, Figures, Result, Results, Row, Suite, Verdict
+
+
+HELP = 'total time, downtime, bytes and longest stall per strategy'
+
+POSTCOPY = ['postcopy-ram']
+XBZRLE = ['xbzrle']
+# What "no strategy set" may differ from stock by
+NEAR = 0.02
+# Bytes that auto may send of a guest it cannot keep up with, in its memory
+AUTO_BYTES = 1.6
+
+
+class Way(NamedTuple):
+    """A way to migrate: with which binary, and how"""
+    ours: bool
+    settings: Settings
+
+
+WAYS = (
+    Way(False, Settings('precopy')),
+    Way(False, Settings('postcopy', None, POSTCOPY, switch_at_pass=1)),
+    Way(False, Settings('hybrid by hand', None, POSTCOPY, switch_at_pass=2)),
+    Way(False, Settings('xbzrle', None, XBZRLE)),
+    Way(True, Settings('none set, precopy')),
+    Way(True, Settings('none set, postcopy', None, POSTCOPY,
+                       switch_at_pass=1)),
+    Way(True, Settings('precopy', Strategy('precopy'))),
+    Way(True, Settings('postcopy', Strategy('postcopy'), POSTCOPY)),
+    Way(True, Settings('hybrid', Strategy('hybrid', passes=1), POSTCOPY)),
+    Way(True, Settings('auto', Strategy('auto'), POSTCOPY)),
+    Way(True, Settings('delta', Strategy('precopy'), XBZRLE,
+                       {'xbzrle-cache-size': 0})),
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Those of this suite alone"""
+    parser.add_argument('--memory', type=int, default=512, metavar='MIB',
+                        help='of the guest (512)')
+    parser.add_argument('--fill', type=int, default=256, metavar='MIB',
+                        help='of it that hold data (256)')
+    parser.add_argument('--working-set', type=int, default=128,
+                        metavar='MIB',
+                        help='of these that the heavy guest writes (128)')
+    parser.add_argument('--bandwidth', type=int, default=64, metavar='MIB',
+                        help='of the link in a second (64)')
+    parser.add_argument('--bound', type=int, default=60, metavar='SECONDS',
+                        help='after which a migration is cancelled (60)')
+
+
+def measure(binary_used: Binary, load: Load, memory: int,
+            settings: Settings) -> Figures:
+    """One run"""
+    before = os.getloadavg()[0]
+    with machines.Machines(binary_used, load, memory) as room:
+        migration = Migration(room.start(), room.expect(), room.guest,
+                              settings)
+        record = migration.run()
+    figures: Dict[str, Any] = record.as_dict()
+    # The time of a migration that was cancelled is that of its bound.
+    if not record.completed:
+        figures['total_ms'] = None
+    figures['load_average'] = before
+    return figures
+
+
+def _seconds(value: float) -> str:
+    return f'{value / 1000:.2f} s'
+
+
+def _ms(value: float) -> str:
+    return f'{value:.0f} ms'
+
+
+def _count(value: float) -> str:
+    return f'{value:.0f}'
+
+
+COLUMNS = [
+    Column('total_ms', 'total', _seconds),
+    Column('downtime_ms', 'downtime', _ms),
+    Column('bytes', 'sent', lambda value: f'{value / MIB:.1f} MiB'),
+    Column('passes', 'passes', _count),
+    Column('switch_ms', 'to post-copy at', _seconds),
+    Column('requests', 'requests', _count),
+    Column('stall_ms', 'longest stall', _ms),
+    Column('wrong_pages', 'wrong', _count),
+]
+
+
+def _ratio(results: Results, key: str, row: str,
+           reference: str) -> Optional[float]:
+    have = results[row].median(key) if row in results else None
+    want = results[reference].median(key) if reference in results else None
+    return have / want if have is not None and want else None
+
+
+def _near(results: Results, row: str, reference: str) -> List[Verdict]:
+    verdicts = []
+    for key, what in (('total_ms', 'total time'), ('bytes', 'bytes')):
+        ratio = _ratio(results, key, row, reference)
+        verdicts.append(Verdict(
+            f'{row}: {what} within {NEAR:.0%} of {reference}',
+            None if ratio is None else abs(ratio - 1) <= NEAR,
+            'not measured' if ratio is None else f'{ratio:.4f} of it'))
+    return verdicts
+
+
+def _completes(results: Results, row: str, wanted: bool) -> Verdict:
+    result: Optional[Result] = results.get(row)
+    claim = f'{row}: {"completes" if wanted else "does not complete"}'
+    if not result or not result.runs:
+        return Verdict(claim, None, 'not measured')
+    done = result.count('completed')
+    return Verdict(claim, done == (len(result.runs) if wanted else 0),
+                   f'completed in {done} of {len(result.runs)} runs')
+
+
+def judge(memory: int) -> Callable[[Results], List[Verdict]]:
+    """The figures that DESIGN.md promises"""
+    def verdicts(results: Results) -> List[Verdict]:
+        row = 'heavy: ours, auto'
+        most = max(results[row].values('bytes'), default=None) \
+            if row in results else None
+        return [
+            *_near(results, 'idle: ours, none set, precopy',
+                   'idle: stock, precopy'),
+            *_near(results, 'idle: ours, none set, postcopy',
+                   'idle: stock, postcopy'),
+            _completes(results, 'heavy: stock, precopy', False),
+            _completes(results, 'heavy: stock, xbzrle', False),
+            _completes(results, row, True),
+            Verdict(f'{row}: at most {AUTO_BYTES} x RAM are sent in any run',
+                    None if most is None
+                    else most <= AUTO_BYTES * memory * MIB,
+                    'not measured' if most is None
+                    else f'{most / memory / MIB:.2f} x RAM'),
+        ]
+    return verdicts
+
+
+def _spoiled(figures: Figures) -> Optional[str]:
+    if figures.get('wrong_pages'):
+        return f'{figures["wrong_pages"]} pages were wrong'
+    return None
+
+
+def make(options: argparse.Namespace) -> Suite:
+    """The rows: every way, with an idle and with a heavy guest"""
+    ours, stock = binary.ours(), binary.stock(same_source=True)
+    loads = {'idle': Load(fill=options.fill, ws=options.working_set, load=0),
+             'heavy': Load(fill=options.fill, ws=options.working_set)}
+    rows = []
+    for kind, load in loads.items():
+        for way in WAYS:
+            settings = replace(way.settings, bandwidth=options.bandwidth,
+                               max_seconds=options.bound)
+            used = ours if way.ours else stock
+            rows.append(Row(
+                f'{kind}: {"ours" if way.ours else "stock"}, '
+                f'{way.settings.name}',
+                partial(measure, used, load, options.memory, settings)))
+    return Suite(
+        'strategies', rows, COLUMNS, judge(options.memory), _spoiled,
+        notes=[
+            f'Guest of {options.memory} MiB, {options.fill} MiB filled; '
+            f'heavy: {options.working_set} MiB of that written as fast as it '
+            f'goes.  Link of {options.bandwidth} MiB/s, downtime limit '
+            f'300 ms.  Cancelled after {options.bound} s.',
+            'longest stall: that the guest had, seen from inside or outside, '
+            'downtime included.  downtime: as QEMU reports it; stock takes '
+            'one of 0 ms for none, and then reports the time until the end.'],
+
+        about={'ours': ours.version(), 'stock': stock.version(),
+               'options': {key: value for key, value in vars(options).items()
+                           if isinstance(value, (int, str))}})
