@@ -11,7 +11,8 @@ import sys
 
 from lib.guest import Load
 from lib.machines import Machines
-from lib.scenario import FILL, MEMORY, our_binary
+from lib.migration import Migration, Settings
+from lib.scenario import BANDWIDTH, FILL, MEMORY, our_binary
 from lib.tap import Tap, check, check_equal
 
 tap = Tap()
@@ -66,6 +67,37 @@ def before_write() -> None:
         # Once round the working set
         beat = room.guest.wait_ops(WS * PAGES_PER_MIB)
         check_equal(beat.wrong, 1, 'wrong pages that the writer found')
+
+
+@tap.test('damage done while a migration runs is in its record')
+def while_migrating() -> None:
+    load = Load(fill=FILL, ws=WS, load=0)
+    with Machines(our_binary(False), load, MEMORY) as room:
+        migration = Migration(room.start(), room.expect(), room.guest,
+                              Settings('precopy', bandwidth=BANDWIDTH))
+        migration.start()
+        migration.wait_state('active')
+        room.guest.command(f'corrupt bit {STATIC_PAGE}')
+        migration.wait_end()
+        record = migration.record()
+        check(record.completed, record)
+        check_equal(record.wrong_pages, 1, 'wrong pages')
+
+
+@tap.test('the guest sees a virtio disk, and all of a larger memory')
+def larger() -> None:
+    disk = ('-blockdev', 'null-co,node-name=disk,size=16777216,read-zeroes=on',
+            '-device', 'virtio-blk-pci,drive=disk')
+    load = Load(ws=WS)
+    with Machines(our_binary(False), load, 1024, extra=disk) as room:
+        room.start()
+        errors = [line for line in room.guest.lines if 'error' in line]
+        check_equal(errors, [], 'errors of the guest')
+        verdict = room.guest.verify()
+        check_equal(verdict.total, 0, 'wrong pages')
+        check(verdict.pages > 768 * PAGES_PER_MIB,
+              f'only {verdict.pages} pages')
+        check_equal(len(room.guest.disks()), 1, 'disks')
 
 
 if __name__ == '__main__':

@@ -38,7 +38,7 @@
  *   guest: beat ms=T ops=N stall=US max=US wrong=N
  *   guest: wrong page=N why=REASON want=V have=V
  *   guest: verified pages=N wrong=N total=N
- *   guest: ok COMMAND | guest: error TEXT
+ *   guest: ok COMMAND [ANSWER] | guest: error TEXT
  *
  * Times are CLOCK_MONOTONIC's.  A stall is the time from when an operation or
  * a heartbeat could have begun to when it ended: "stall" is the longest since
@@ -48,6 +48,7 @@
  */
 
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -471,6 +472,26 @@ static bool set_parameters(char *words, const char *prefix, bool running)
     return good;
 }
 
+/* Append the names of virtio disks, each after a space, to @text */
+static void list_disks(char *text, size_t room)
+{
+    DIR *dir = opendir("/sys/block");
+    struct dirent *entry;
+
+    while (dir && (entry = readdir(dir))) {
+        size_t len = strlen(entry->d_name) + 1;
+
+        if (!strncmp(entry->d_name, "vd", 2) && len < room) {
+            snprintf(text, room, " %s", entry->d_name);
+            text += len;
+            room -= len;
+        }
+    }
+    if (dir) {
+        closedir(dir);
+    }
+}
+
 static void obey(char *command)
 {
     char how[16], copy[128];
@@ -482,6 +503,8 @@ static void obey(char *command)
         return;
     } else if (!strcmp(command, "reset")) {
         atomic_store(&max_stall, 0);
+    } else if (!strcmp(command, "disks")) {
+        list_disks(copy + strlen(copy), sizeof(copy) - strlen(copy));
     } else if (!strcmp(command, "poweroff")) {
         reboot(RB_POWER_OFF);
     } else if (!strncmp(command, "set ", 4)) {
@@ -598,8 +621,10 @@ int main(void)
     char command[128];
 
     mkdir("/proc", 0755);
+    mkdir("/sys", 0755);
     mkdir("/dev", 0755);
     mount("proc", "/proc", "proc", 0, NULL);
+    mount("sysfs", "/sys", "sysfs", 0, NULL);
     mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
     open_serial();
     load_modules();

@@ -14,9 +14,9 @@ import subprocess
 from typing import Dict, List, Sequence
 
 
-MIRROR = os.environ.get('DEBIAN_MIRROR', 'http://deb.debian.org/debian')
-SECURITY = os.environ.get('DEBIAN_SECURITY_MIRROR',
-                          'http://deb.debian.org/debian-security')
+# As for scripts/build
+MIRROR = os.environ.get('BUILD_APT_MIRROR', 'http://deb.debian.org/debian')
+SECURITY = 'http://deb.debian.org/debian-security'
 KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
 
 

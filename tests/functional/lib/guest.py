@@ -251,6 +251,11 @@ class Guest:
         self._send('verify')
         return self._wait('verdict', lambda: self._verdict, timeout)
 
+    def disks(self) -> List[str]:
+        """The names of the guest's disks"""
+        answer = self.command('disks')
+        return answer.split('disks', 1)[1].split()
+
     def _send(self, text: str) -> None:
         with self._changed:
             assert self._home is not None
@@ -258,6 +263,12 @@ class Guest:
         serial.sendall(text.encode() + b'\n')
 
     # What was seen
+
+    @property
+    def lines(self) -> List[str]:
+        """What the guest said last, but for heartbeats"""
+        with self._changed:
+            return list(self._lines)
 
     @property
     def wrong_lines(self) -> List[str]:

@@ -7,7 +7,7 @@ import sys
 
 
 REPO = Path(__file__).resolve().parents[3]
-BUILD = REPO / 'build'
+BUILD = Path(os.environ.get('BUILD_DIR', REPO / 'build')).resolve()
 GUEST = BUILD / 'guest'
 SCRATCH = BUILD / 'functional'
 
