@@ -1,0 +1,206 @@
+/*
+ * RAM migration strategies: where the rest of QEMU enters
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Only calls and registrations; what they do lives in the other files of
+ * this directory.
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qobject/qdict.h"
+#include "migration/migration.h"
+#include "migration/misc.h"
+#include "migration/options.h"
+#include "migration/strategy.h"
+#include "config.h"
+#include "delta-cache.h"
+#include "run.h"
+#include "section.h"
+
+/* All with the BQL held */
+static struct {
+    StrategyConfig config;      /* the parameter */
+    bool asked_for;             /* it was set at least once */
+    struct {                    /* while `migrate -p -n` is handled */
+        bool postcopy;
+        bool demand_only;
+    } once;
+} parameter;
+
+static NotifierWithReturn migration_notifier;
+static NotifierWithReturn precopy_notifier;
+
+static int on_migration_event(NotifierWithReturn *n, MigrationEvent *e,
+                              Error **errp)
+{
+    switch (e->type) {
+    case MIG_EVENT_PRECOPY_SETUP:
+        strategy_run_connected();
+        break;
+    case MIG_EVENT_PRECOPY_DONE:
+        /* Also called at the very end, in state completed */
+        if (migrate_get_current()->state == MIGRATION_STATUS_DEVICE) {
+            strategy_run_switched();
+        }
+        break;
+    case MIG_EVENT_PRECOPY_FAILED:
+        break;
+    default:
+        break;
+    }
+    return 0;
+}
+
+static int on_precopy_event(NotifierWithReturn *n, void *data, Error **errp)
+{
+    PrecopyNotifyData *pnd = data;
+
+    switch (pnd->reason) {
+    case PRECOPY_NOTIFY_AFTER_BITMAP_SYNC:
+        delta_cache_pass_end();
+        strategy_run_pass_end();
+        break;
+    case PRECOPY_NOTIFY_CLEANUP:
+        strategy_run_end();
+        break;
+    default:
+        break;
+    }
+    return 0;
+}
+
+void strategy_init(void)
+{
+    parameter.config = STRATEGY_CONFIG_DEFAULT;
+    migration_add_notifier(&migration_notifier, on_migration_event);
+    precopy_notifier.notify = (NotifierWithReturnFunc)on_precopy_event;
+    precopy_add_notifier(&precopy_notifier);
+}
+
+bool strategy_set(const RamStrategy *param, Error **errp)
+{
+    if (!strategy_config_merge(&parameter.config, param, errp)) {
+        return false;
+    }
+    parameter.asked_for = true;
+    if (param->has_background) {
+        strategy_run_set_background(param->background);
+    }
+    return true;
+}
+
+RamStrategy *strategy_get(void)
+{
+    return strategy_config_to_param(&parameter.config);
+}
+
+RamStrategy *strategy_parse(const char *keyval, Error **errp)
+{
+    return strategy_config_parse(keyval, errp);
+}
+
+/* What the next migration runs with */
+static StrategyConfig next_config(void)
+{
+    StrategyConfig config = parameter.config;
+
+    if (parameter.once.postcopy) {
+        config.mode = RAM_STRATEGY_MODE_POSTCOPY;
+    }
+    if (parameter.once.demand_only) {
+        config.background = false;
+    }
+    return config;
+}
+
+bool strategy_hmp_migrate(const QDict *args, Error **errp)
+{
+    bool postcopy = qdict_get_try_bool(args, "postcopy", false);
+    bool demand_only = qdict_get_try_bool(args, "demand-only", false);
+
+    if (qdict_get_try_bool(args, "resume", false) &&
+        (postcopy || demand_only)) {
+        error_setg(errp, "-p and -n choose the strategy of a new migration, "
+                   "and do not go with -r");
+        return false;
+    }
+    if (demand_only && !postcopy &&
+        !strategy_mode_uses_postcopy(parameter.config.mode)) {
+        error_setg(errp, "-n moves pages on demand only, which needs "
+                   "post-copy: give -p as well");
+        return false;
+    }
+    parameter.once.postcopy = postcopy;
+    parameter.once.demand_only = demand_only;
+    return true;
+}
+
+void strategy_hmp_migrate_done(void)
+{
+    parameter.once.postcopy = false;
+    parameter.once.demand_only = false;
+}
+
+bool strategy_check(const MigrationAddress *addr, bool resume, Error **errp)
+{
+    StrategyContext ctx = {
+        .postcopy_ram = migrate_postcopy_ram(),
+        .multifd = migrate_multifd(),
+        .colo = migrate_colo(),
+        .rdma = addr->transport == MIGRATION_ADDRESS_TYPE_RDMA,
+        .file = addr->transport == MIGRATION_ADDRESS_TYPE_FILE,
+    };
+    StrategyConfig config = next_config();
+
+    return resume || strategy_config_check(&config, &ctx, errp);
+}
+
+void strategy_begin(bool resume)
+{
+    StrategyConfig config = next_config();
+    bool asked_for = parameter.asked_for || parameter.once.postcopy;
+
+    if (resume) {
+        return;
+    }
+    delta_cache_begin();
+    strategy_run_begin(&config, asked_for);
+    if (config.mode != RAM_STRATEGY_MODE_PRECOPY) {
+        strategy_section_register();
+    }
+}
+
+bool strategy_sync_due(bool fits)
+{
+    return strategy_run_sync_due(fits);
+}
+
+bool strategy_step(bool fits)
+{
+    return strategy_run_step(fits);
+}
+
+bool strategy_iterates(bool requested)
+{
+    return strategy_run_iterates(requested);
+}
+
+bool strategy_idle(void)
+{
+    return strategy_run_idle();
+}
+
+bool strategy_section_wanted(const char *idstr)
+{
+    if (strcmp(idstr, STRATEGY_SECTION)) {
+        return false;
+    }
+    strategy_section_register();
+    return true;
+}
+
+RamStrategyInfo *strategy_query(void)
+{
+    return strategy_run_query() ?: strategy_section_query();
+}
