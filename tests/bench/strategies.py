@@ -190,8 +190,8 @@ def make(options: argparse.Namespace) -> Suite:
             f'goes.  Link of {options.bandwidth} MiB/s, downtime limit '
             f'300 ms.  Cancelled after {options.bound} s.',
             'longest stall: that the guest had, seen from inside or outside, '
-            'downtime included.  downtime: as QEMU reports it; stock takes '
-            'one of 0 ms for none, and then reports the time until the end.'],
+            'downtime included.  downtime: from the STOP event of the source '
+            'to the RESUME event of the destination.'],
 
         about={'ours': ours.version(), 'stock': stock.version(),
                'options': {key: value for key, value in vars(options).items()

@@ -85,7 +85,7 @@ def row(act: Act, record: Record) -> Tuple[str, ...]:
         'yes' if record.completed else 'no',
         _figure(None if record.total_ms is None else
                 record.total_ms / 1000, '.1f', ' s'),
-        _figure(record.downtime_ms, 'd', ' ms'),
+        _figure(record.downtime_ms, '.0f', ' ms'),
         f'{record.bytes // MIB} MiB', _figure(record.passes, 'd', ''), switch,
         str(record.requests), _figure(record.stall_ms, '.0f', ' ms'),
         _figure(record.wrong_pages, 'd', ''))
@@ -154,6 +154,9 @@ def main() -> int:
     options = parse(sys.argv[1:])
     try:
         done = perform(options, Progress())
+    except KeyboardInterrupt:
+        print('\ninterrupted', file=sys.stderr)
+        return 130
     except (binary.NoBinary, debian.DebianError, image.ImageError,
             ExecuteError, GuestError, MigrationError,
             QEMUMachineError) as exc:

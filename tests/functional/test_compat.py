@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 600
+# timeout: 1200
 """
 Our binary and stock QEMU 10.0 migrate to each other when no strategy is set
 

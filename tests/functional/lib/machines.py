@@ -11,6 +11,7 @@ from typing import List, Optional, Tuple, Type
 from . import accel, image
 from .binary import Binary
 from .guest import Guest, Load
+from .tap import note
 from .vm import VM
 
 
@@ -47,12 +48,17 @@ class Machines:
     def __exit__(self, kind: Optional[Type[BaseException]],
                  value: Optional[BaseException],
                  trace: Optional[TracebackType]) -> None:
-        self.close()
+        self.close(explain=kind is not None)
 
-    def close(self) -> None:
-        """End all processes"""
+    def close(self, explain: bool = False) -> None:
+        """End all processes; @explain: print what they and the guest said"""
         for machine in self._all:
             machine.stop_process()
+            said = machine.get_log()
+            if explain and said:
+                note(f'{machine.label} said:\n{said}')
+        if explain and self.guest.lines:
+            note('the guest said:\n' + '\n'.join(self.guest.lines[-16:]))
         self._all.clear()
         self.guest.close()
 

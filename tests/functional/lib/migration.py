@@ -27,6 +27,11 @@ ENDS = ('completed', 'failed', 'cancelled')
 POSTCOPY_STATES = ('postcopy-active', 'postcopy-paused', 'completed')
 
 
+def _when(event: QMPDict) -> float:
+    stamp = event['timestamp']
+    return float(stamp['seconds'] + stamp['microseconds'] / 1e6)
+
+
 class MigrationError(Exception):
     """A migration did not do what it should"""
 
@@ -62,12 +67,20 @@ class Settings:
 
 @dataclass
 class Record:
-    """What became of a migration; None where there is no such figure"""
+    """
+    What became of a migration; None where there is no such figure
+
+    @downtime_ms is from the source's STOP event to the destination's RESUME.
+    @reported_downtime_ms is query-migrate's, which stock QEMU takes for none
+    when it is below 1 ms, and then reports the time until the end instead.
+    @stall_ms: see longest_stall_ms().
+    """
     name: str
     completed: bool
     outcome: str
     total_ms: Optional[int] = None
-    downtime_ms: Optional[int] = None
+    downtime_ms: Optional[float] = None
+    reported_downtime_ms: Optional[int] = None
     bytes: int = 0
     passes: Optional[int] = None
     switched: bool = False
@@ -101,6 +114,8 @@ class Migration:
         self.passes = 0                     # that the source began
         self.started = 0.0                  # host's monotonic clock
         self._stopped_by_us: Optional[str] = None
+        self._stop_s: Optional[float] = None    # by the events' clock
+        self._resume_s: Optional[float] = None
         self._last: QMPDict = {}
         self._before_cancel: QMPDict = {}
         self._socket: Optional[Path] = None
@@ -169,6 +184,8 @@ class Migration:
             self.passes = event['data']['pass']
             if self.passes == self.settings.switch_at_pass:
                 self.switch()
+        elif event['event'] == 'STOP':
+            self._stop_s = _when(event)
 
     def step(self, timeout: float) -> bool:
         """Take one event of the source, False when none came in time"""
@@ -262,11 +279,24 @@ class Migration:
         while True:
             state = self.destination.migration().get('status')
             if state == 'completed':
+                while self._take_of_destination(0):
+                    pass
                 return
             if state == 'failed' or time.monotonic() > deadline:
                 raise MigrationError(f'{self.settings.name}: the destination '
                                      f'is in state {state}')
-            self.destination.next_event(1.0)
+            self._take_of_destination(1.0)
+
+    def _take_of_destination(self, timeout: float) -> bool:
+        event = self.destination.next_event(timeout)
+        if event and event['event'] == 'RESUME':
+            self._resume_s = _when(event)
+        return event is not None
+
+    def _downtime_ms(self) -> Optional[float]:
+        if self._stop_s is None or self._resume_s is None:
+            return None
+        return (self._resume_s - self._stop_s) * 1000
 
     # Result
 
@@ -289,7 +319,8 @@ class Migration:
             outcome=self._outcome(last),
             total_ms=last.get('total-time',
                               self._before_cancel.get('total-time')),
-            downtime_ms=last.get('downtime') if completed else None,
+            downtime_ms=self._downtime_ms() if completed else None,
+            reported_downtime_ms=last.get('downtime') if completed else None,
             bytes=ram.get('transferred', 0),
             passes=self.passes or ram.get('dirty-sync-count'),
             switched='postcopy-active' in self.states,

@@ -42,9 +42,11 @@ class Progress:
             return
         self._said = now
         ram = answer.get('ram', {})
-        self._show(f'{now - self._began:5.1f} s  '
-                   f'{answer.get("status", "starting"):<15}  '
-                   f'pass {ram.get("dirty-sync-count", 0)}  '
+        status = answer.get('status', 'starting')
+        # QEMU calls pre-copy "active".
+        phase = {'active': f'pass {ram.get("dirty-sync-count", 0)}',
+                 'postcopy-active': 'post-copy'}.get(status, status)
+        self._show(f'{now - self._began:5.1f} s  {phase:<9}  '
                    f'{ram.get("transferred", 0) // MIB} MiB sent, '
                    f'{ram.get("remaining", 0) // MIB} MiB left, '
                    f'{ram.get("postcopy-requests", 0)} page requests')
