@@ -11,6 +11,8 @@
 
 /* Passes whose lengths differ by less tell nothing about the exponent */
 #define CLEARLY_DIFFERENT 1.25
+/* No pass is taken to be shorter than this, in seconds */
+#define SHORTEST 0.000001
 /* A pass that shrinks the rest by less than this makes no progress */
 #define PROGRESS 0.98
 
@@ -37,7 +39,7 @@ static double fit_exponent(const ForecastPass *a, const ForecastPass *b,
 void forecast_add_pass(Forecast *f, double seconds, double dirty)
 {
     ForecastPass pass = {
-        .seconds = MAX(seconds, 1e-6),
+        .seconds = MAX(seconds, SHORTEST),
         .dirty = MAX(dirty, 0),
     };
 

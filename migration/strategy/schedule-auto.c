@@ -29,7 +29,7 @@ static RamStrategyForecast *auto_report(const SchedulePass *pass,
     RamStrategyForecast *f = g_new0(RamStrategyForecast, 1);
 
     f->verdict = verdicts[r->verdict];
-    f->dirty_rate = pass->dirty / MAX(pass->seconds, 1e-6);
+    f->dirty_rate = pass->dirty / pass->seconds;
     f->bandwidth = pass->bandwidth;
     f->dirty = pass->dirty;
     f->limit = pass->limit;

@@ -21,7 +21,7 @@ typedef struct ScheduleOps ScheduleOps;
 /* A pre-copy pass that just ended */
 typedef struct SchedulePass {
     uint64_t number;            /* from 1 */
-    double seconds;             /* how long it took */
+    double seconds;             /* how long it took, > 0 */
     uint64_t dirty;             /* bytes dirty now */
     uint64_t bandwidth;         /* bytes per second, at least 1 */
     uint64_t limit;             /* bytes that fit the downtime limit */
