@@ -9,14 +9,16 @@
 #   apt_source VERSION [F]  download qemu's source; the path in APT_FETCHED
 #
 # BUILD_APT_MIRROR names another mirror; BUILD_APT_SOURCES a complete source
-# list to use in place of ours.
+# list to use in place of ours; BUILD_OS_RELEASE a file to read in place of
+# /etc/os-release (the tests do).
 
+OS_RELEASE=${BUILD_OS_RELEASE:-/etc/os-release}
 # shellcheck source=/dev/null
-OS_ID=$(. /etc/os-release 2>/dev/null && printf '%s' "${ID:-}") || :
+OS_ID=$(. "$OS_RELEASE" 2>/dev/null && printf '%s' "${ID:-}") || :
 # shellcheck source=/dev/null
-OS_CODENAME=$(. /etc/os-release 2>/dev/null && printf '%s' "${VERSION_CODENAME:-}") || :
+OS_CODENAME=$(. "$OS_RELEASE" 2>/dev/null && printf '%s' "${VERSION_CODENAME:-}") || :
 # shellcheck source=/dev/null
-OS_NAME=$(. /etc/os-release 2>/dev/null && printf '%s' "${PRETTY_NAME:-${ID:-}}") || :
+OS_NAME=$(. "$OS_RELEASE" 2>/dev/null && printf '%s' "${PRETTY_NAME:-${ID:-}}") || :
 OS_NAME=${OS_NAME:-an unknown system}
 APT_DIR=$BUILD_DIR/apt
 
