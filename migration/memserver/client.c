@@ -1,0 +1,975 @@
+/*
+ * Page link: client (see client.h for what it guarantees)
+ *
+ * Receiving is a state machine over a non-blocking channel: a header, then its
+ * table, then the pages, straight into place.  While a message is being sent,
+ * completions are only noted; callbacks run when it is out, so that they can
+ * send themselves.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <poll.h>
+#include "qapi/error.h"
+#include "io/channel-tls.h"
+#include "qemu/iov.h"
+#include "qemu/queue.h"
+#include "qemu/sockets.h"
+#include "qemu/units.h"
+#include "checksum.h"
+#include "client.h"
+#include "trace.h"
+
+#define IN_SIZE                 (16 * KiB)
+#define READ_PAGES              PAGELINK_MAX_DATA_BATCH
+
+/* A request without its answer */
+typedef struct PageLinkOp {
+    QSIMPLEQ_ENTRY(PageLinkOp) next;
+    uint16_t answer;            /* type of the message that answers it */
+    uint64_t id;
+    PageLinkDone *done;
+    void *opaque;
+    PageLinkPage *pages;        /* GET */
+    unsigned n, filled;
+    PageLinkAck *ack;           /* SYNC */
+    void **body;                /* others: the answer's body, or NULL */
+    PageLinkHeader *head;       /* and its header */
+    bool failed;
+    PageLinkFault fault;
+} PageLinkOp;
+
+typedef QSIMPLEQ_HEAD(, PageLinkOp) PageLinkOpList;
+
+struct PageLinkClient {
+    QIOChannelSocket *sioc;
+    QIOChannel *ioc;
+    char *peer;
+    int timeout_ms;
+    PageLinkHelloAck info;
+    uint64_t next_id;
+    PageLinkFault failure;      /* code is 0 while all is well */
+
+    PageLinkOpList ops;         /* sent */
+    PageLinkOpList finished;    /* callback not yet called */
+    unsigned nops;
+    bool sending;               /* in the middle of a message */
+    bool calling;               /* in a callback */
+    bool put_refused;           /* an ERROR that answers no op */
+    PageLinkFault put_fault;
+
+    /* Receiving */
+    uint8_t *in;                /* IN_SIZE bytes */
+    size_t in_pos, in_end;
+    PageLinkHeader head;
+    bool have_head;
+    uint8_t *body;              /* of a message without pages */
+    size_t body_fill;
+    PageLinkEntry entries[PAGELINK_MAX_DATA_BATCH];
+    unsigned next_entry;        /* whose page comes next */
+    size_t page_fill;
+    bool in_pages;
+};
+
+static bool report(const PageLinkFault *fault, const char *peer, Error **errp)
+{
+    error_setg(errp, "page link to %s: %s", peer, fault->text);
+    return false;
+}
+
+static void op_finish(PageLinkClient *c, PageLinkOp *op,
+                      const PageLinkFault *fault)
+{
+    QSIMPLEQ_REMOVE_HEAD(&c->ops, next);
+    c->nops--;
+    if (fault) {
+        op->failed = true;
+        op->fault = *fault;
+    }
+    QSIMPLEQ_INSERT_TAIL(&c->finished, op, next);
+}
+
+static void run_callbacks(PageLinkClient *c)
+{
+    PageLinkOp *op;
+
+    if (c->sending || c->calling) {
+        return;
+    }
+    c->calling = true;
+    while ((op = QSIMPLEQ_FIRST(&c->finished))) {
+        QSIMPLEQ_REMOVE_HEAD(&c->finished, next);
+        op->done(op->opaque, op->failed ? &op->fault : NULL);
+        g_free(op);
+    }
+    c->calling = false;
+}
+
+static void client_fail(PageLinkClient *c, const PageLinkFault *fault)
+{
+    if (c->failure.code) {
+        return;
+    }
+    c->failure = *fault;
+    trace_pagelink_client_fail(c->peer, fault->text);
+    while (!QSIMPLEQ_EMPTY(&c->ops)) {
+        op_finish(c, QSIMPLEQ_FIRST(&c->ops), fault);
+    }
+}
+
+static bool client_fail_text(PageLinkClient *c, uint32_t code,
+                             const char *text)
+{
+    PageLinkFault fault;
+
+    pagelink_fault(&fault, code, PAGELINK_NO_INDEX, "%s", text);
+    client_fail(c, &fault);
+    return false;
+}
+
+/* Like qio_channel_readv(), but 0 is "nothing there" and -1 has failed */
+static ssize_t client_read(PageLinkClient *c, const struct iovec *iov,
+                           size_t niov)
+{
+    Error *err = NULL;
+    ssize_t n = qio_channel_readv(c->ioc, iov, niov, &err);
+
+    if (n == QIO_CHANNEL_ERR_BLOCK) {
+        return 0;
+    }
+    if (n <= 0) {
+        client_fail_text(c, PAGELINK_ERR_PROTOCOL,
+                         err ? error_get_pretty(err) :
+                         "the connection was closed");
+        error_free(err);
+        return -1;
+    }
+    return n;
+}
+
+static bool check_crc(PageLinkClient *c, const PageLinkEntry *e,
+                      const void *data)
+{
+    PageLinkFault fault;
+
+    if (!(e->flags & PAGELINK_ENTRY_CRC) ||
+        pagelink_crc32c(data) == e->crc) {
+        return true;
+    }
+    pagelink_fault(&fault, PAGELINK_ERR_CHECKSUM, PAGELINK_NO_INDEX,
+                   "page %" PRIu64 " of block %u came back damaged", e->page,
+                   e->block);
+    client_fail(c, &fault);
+    return false;
+}
+
+/* Skip entries without a page; complete the GET when all are there */
+static bool data_advance(PageLinkClient *c)
+{
+    PageLinkOp *op = QSIMPLEQ_FIRST(&c->ops);
+
+    while (c->next_entry < c->head.count &&
+           c->entries[c->next_entry].flags &
+           (PAGELINK_ENTRY_ZERO | PAGELINK_ENTRY_ABSENT)) {
+        c->next_entry++;
+    }
+    c->in_pages = c->next_entry < c->head.count;
+    if (!c->in_pages) {
+        op->filled += c->head.count;
+        if (op->filled == op->n) {
+            op_finish(c, op, NULL);
+        }
+    }
+    return true;
+}
+
+static PageLinkPage *data_page(PageLinkClient *c, unsigned entry)
+{
+    PageLinkOp *op = QSIMPLEQ_FIRST(&c->ops);
+
+    return &op->pages[op->filled + entry];
+}
+
+static bool data_page_done(PageLinkClient *c)
+{
+    if (!check_crc(c, &c->entries[c->next_entry],
+                   data_page(c, c->next_entry)->data)) {
+        return false;
+    }
+    c->page_fill = 0;
+    c->next_entry++;
+    return data_advance(c);
+}
+
+/* The table of a DATA: it must be what the first request asked for */
+static bool handle_data(PageLinkClient *c, const uint8_t *table)
+{
+    PageLinkOp *op = QSIMPLEQ_FIRST(&c->ops);
+    bool last = c->head.flags & PAGELINK_DATA_LAST;
+    PageLinkFault fault;
+    uint32_t npages, i;
+
+    if (!pagelink_decode_entries(&c->head, table, c->info.features,
+                                 c->entries, &npages, &fault)) {
+        client_fail(c, &fault);
+        return false;
+    }
+    if (!op || op->answer != PAGELINK_DATA || op->id != c->head.request_id ||
+        c->head.count > op->n - op->filled ||
+        last != (c->head.count == op->n - op->filled)) {
+        return client_fail_text(c, PAGELINK_ERR_PROTOCOL,
+                                "DATA that nobody asked for");
+    }
+    for (i = 0; i < c->head.count; i++) {
+        PageLinkPage *page = &op->pages[op->filled + i];
+
+        if (c->entries[i].page != page->page ||
+            c->entries[i].block != page->block) {
+            return client_fail_text(c, PAGELINK_ERR_PROTOCOL,
+                                    "DATA for a page that was not asked for");
+        }
+        page->flags = c->entries[i].flags;
+        page->version = c->entries[i].version;
+    }
+    c->next_entry = 0;
+    c->page_fill = 0;
+    return data_advance(c);
+}
+
+static bool handle_error(PageLinkClient *c, const uint8_t *body)
+{
+    PageLinkOp *op = QSIMPLEQ_FIRST(&c->ops);
+    PageLinkFault error, fault;
+
+    if (!pagelink_decode_error(&c->head, body, &error, &fault)) {
+        client_fail(c, &fault);
+        return false;
+    }
+    if (c->head.flags & PAGELINK_ERROR_FATAL) {
+        client_fail(c, &error);
+        return false;
+    }
+    if (op && op->id == c->head.request_id) {
+        op_finish(c, op, &error);
+    } else if (!c->put_refused) {
+        c->put_refused = true;
+        c->put_fault = error;
+    }
+    return true;
+}
+
+/* A whole message that has no pages */
+static bool handle_answer(PageLinkClient *c, const uint8_t *body)
+{
+    PageLinkOp *op = QSIMPLEQ_FIRST(&c->ops);
+
+    if (!op || op->answer != c->head.type ||
+        op->id != c->head.request_id) {
+        PageLinkFault fault;
+
+        pagelink_fault(&fault, PAGELINK_ERR_PROTOCOL, PAGELINK_NO_INDEX,
+                       "%s that nobody asked for",
+                       pagelink_type_name(c->head.type));
+        client_fail(c, &fault);
+        return false;
+    }
+    if (op->ack) {
+        pagelink_decode_ack(body, op->ack);
+    }
+    if (op->body) {
+        *op->body = g_memdup2(body, c->head.length);
+        *op->head = c->head;
+    }
+    op_finish(c, op, NULL);
+    return true;
+}
+
+static bool handle_message(PageLinkClient *c, const uint8_t *body)
+{
+    switch (c->head.type) {
+    case PAGELINK_DATA:
+        return handle_data(c, body);
+    case PAGELINK_ERROR:
+        return handle_error(c, body);
+    default:
+        return handle_answer(c, body);
+    }
+}
+
+/* One step with what is in the buffer; false: nothing more to do with it */
+static bool client_step(PageLinkClient *c)
+{
+    size_t have = c->in_end - c->in_pos;
+    const uint8_t *p = c->in + c->in_pos;
+    PageLinkFault fault;
+    uint32_t length;
+    bool ok;
+
+    if (c->in_pages) {
+        size_t n = MIN(have, PAGELINK_PAGE_SIZE - c->page_fill);
+
+        memcpy((uint8_t *)data_page(c, c->next_entry)->data + c->page_fill,
+               p, n);
+        c->in_pos += n;
+        c->page_fill += n;
+        return n && (c->page_fill < PAGELINK_PAGE_SIZE || data_page_done(c));
+    }
+    if (!c->have_head) {
+        if (have < sizeof(PageLinkHeader)) {
+            return false;
+        }
+        if (!pagelink_decode_header(p, &c->head, &fault)) {
+            client_fail(c, &fault);
+            return false;
+        }
+        c->in_pos += sizeof(PageLinkHeader);
+        c->have_head = true;
+        return true;
+    }
+    length = pagelink_table_length(&c->head);
+    if (length <= IN_SIZE) {
+        if (have < length) {
+            return false;
+        }
+        c->in_pos += length;
+        c->have_head = false;
+        return handle_message(c, p);
+    }
+    if (!c->body) {
+        c->body = g_malloc(length);
+        c->body_fill = 0;
+    }
+    have = MIN(have, length - c->body_fill);
+    memcpy(c->body + c->body_fill, p, have);
+    c->in_pos += have;
+    c->body_fill += have;
+    if (c->body_fill < length) {
+        return false;
+    }
+    c->have_head = false;
+    ok = handle_message(c, c->body);
+    g_clear_pointer(&c->body, g_free);
+    return ok;
+}
+
+/* Where the pages of this DATA go, then the buffer for what follows */
+static unsigned client_read_iov(PageLinkClient *c, struct iovec *iov)
+{
+    size_t left = c->in_end - c->in_pos;
+    unsigned niov = 0, i;
+
+    if (c->in_pages) {
+        for (i = c->next_entry; i < c->head.count; i++) {
+            uint8_t *data = data_page(c, i)->data;
+
+            if (c->entries[i].flags &
+                (PAGELINK_ENTRY_ZERO | PAGELINK_ENTRY_ABSENT)) {
+                continue;
+            }
+            iov[niov++] = (struct iovec) { data, PAGELINK_PAGE_SIZE };
+        }
+        iov[0].iov_base = (uint8_t *)iov[0].iov_base + c->page_fill;
+        iov[0].iov_len -= c->page_fill;
+    }
+    memmove(c->in, c->in + c->in_pos, left);
+    c->in_pos = 0;
+    c->in_end = left;
+    iov[niov++] = (struct iovec) { c->in + left, IN_SIZE - left };
+    return niov;
+}
+
+/* Take in all that has arrived.  Returns false if the connection failed. */
+static bool client_receive(PageLinkClient *c)
+{
+    struct iovec iov[READ_PAGES + 1];
+
+    while (!c->failure.code) {
+        unsigned niov;
+        ssize_t n;
+
+        while (client_step(c)) {
+            /* until the buffer is used up */
+        }
+        if (c->failure.code) {
+            break;
+        }
+        niov = client_read_iov(c, iov);
+        n = client_read(c, iov, niov);
+        if (n <= 0) {
+            break;
+        }
+        while (n && c->in_pages) {
+            size_t part = MIN(n, PAGELINK_PAGE_SIZE - c->page_fill);
+
+            c->page_fill += part;
+            n -= part;
+            if (c->page_fill == PAGELINK_PAGE_SIZE && !data_page_done(c)) {
+                return false;
+            }
+        }
+        c->in_end += n;
+    }
+    return !c->failure.code;
+}
+
+static bool client_wait(PageLinkClient *c, short events, int timeout_ms)
+{
+    struct pollfd pfd = { .fd = c->sioc->fd, .events = events };
+    int ret;
+
+    do {
+        ret = poll(&pfd, 1, timeout_ms);
+    } while (ret < 0 && errno == EINTR);
+    return ret > 0;
+}
+
+static bool client_time_out(PageLinkClient *c)
+{
+    PageLinkFault fault;
+
+    pagelink_fault(&fault, PAGELINK_ERR_TIMEOUT, PAGELINK_NO_INDEX,
+                   "no answer for %d ms", c->timeout_ms);
+    client_fail(c, &fault);
+    return false;
+}
+
+/* Send all; takes in answers meanwhile, or both sides might wait for ever */
+static bool client_send(PageLinkClient *c, struct iovec *iov, unsigned niov,
+                        Error **errp)
+{
+    assert(!c->sending);
+    c->sending = true;
+    while (niov && !c->failure.code) {
+        Error *err = NULL;
+        ssize_t n = qio_channel_writev(c->ioc, iov, niov, &err);
+
+        if (n == QIO_CHANNEL_ERR_BLOCK) {
+            if (!client_wait(c, POLLIN | POLLOUT, c->timeout_ms)) {
+                client_time_out(c);
+            } else {
+                client_receive(c);
+            }
+            continue;
+        }
+        if (n < 0) {
+            /* What the peer said before it closed tells more than EPIPE */
+            client_receive(c);
+            client_fail_text(c, PAGELINK_ERR_PROTOCOL, error_get_pretty(err));
+            error_free(err);
+            break;
+        }
+        while (n) {
+            size_t part = MIN(n, iov->iov_len);
+
+            iov->iov_base = (uint8_t *)iov->iov_base + part;
+            iov->iov_len -= part;
+            n -= part;
+            if (!iov->iov_len) {
+                iov++;
+                niov--;
+            }
+        }
+    }
+    c->sending = false;
+    run_callbacks(c);
+    if (c->failure.code) {
+        return report(&c->failure, c->peer, errp);
+    }
+    return true;
+}
+
+/* Note a request as sent.  Before it is: the answer may come meanwhile. */
+static PageLinkOp *op_new(PageLinkClient *c, uint16_t answer, uint64_t id,
+                          PageLinkDone *done, void *opaque)
+{
+    PageLinkOp *op = g_new0(PageLinkOp, 1);
+
+    op->answer = answer;
+    op->id = id;
+    op->done = done;
+    op->opaque = opaque;
+    QSIMPLEQ_INSERT_TAIL(&c->ops, op, next);
+    c->nops++;
+    return op;
+}
+
+static bool client_ready(PageLinkClient *c, Error **errp)
+{
+    return c->failure.code ? report(&c->failure, c->peer, errp) : true;
+}
+
+/* For callers that wait */
+typedef struct Waiter {
+    bool done;
+    bool failed;
+    PageLinkFault fault;
+} Waiter;
+
+static void waiter_done(void *opaque, const PageLinkFault *error)
+{
+    Waiter *w = opaque;
+
+    w->done = true;
+    if (error) {
+        w->failed = true;
+        w->fault = *error;
+    }
+}
+
+static bool client_await(PageLinkClient *c, Waiter *w, Error **errp)
+{
+    assert(!c->calling);
+    while (!w->done) {
+        /* Bytes that move reset the clock, requests that pile up do not */
+        if (client_receive(c) && QSIMPLEQ_EMPTY(&c->finished) &&
+            !client_wait(c, POLLIN, c->timeout_ms)) {
+            client_time_out(c);
+        }
+        run_callbacks(c);
+    }
+    return w->failed ? report(&w->fault, c->peer, errp) : true;
+}
+
+bool pagelink_client_poll(PageLinkClient *c, int timeout_ms, Error **errp)
+{
+    if (client_receive(c) && QSIMPLEQ_EMPTY(&c->finished) && timeout_ms &&
+        client_wait(c, POLLIN, timeout_ms)) {
+        client_receive(c);
+    }
+    run_callbacks(c);
+    return client_ready(c, errp);
+}
+
+bool pagelink_client_put(PageLinkClient *c, const PageLinkPage *pages,
+                         unsigned n, Error **errp)
+{
+    uint8_t head[sizeof(PageLinkHeader) + PAGELINK_MAX_TABLE];
+    struct iovec iov[PAGELINK_MAX_BATCH + 1];
+    bool crc = c->info.features & PAGELINK_FEATURE_CHECKSUM;
+    unsigned niov = 1, i;
+
+    assert(n && n <= c->info.max_batch);
+    if (!client_ready(c, errp)) {
+        return false;
+    }
+    for (i = 0; i < n; i++) {
+        PageLinkEntry e = {
+            .page = pages[i].page,
+            .version = pages[i].version,
+            .block = pages[i].block,
+        };
+
+        if (!pages[i].data) {
+            e.flags = PAGELINK_ENTRY_ZERO;
+        } else {
+            struct iovec *last = &iov[niov - 1];
+
+            if (crc) {
+                e.flags = PAGELINK_ENTRY_CRC;
+                e.crc = pagelink_crc32c(pages[i].data);
+            }
+            if (niov > 1 && (uint8_t *)last->iov_base + last->iov_len ==
+                            (uint8_t *)pages[i].data) {
+                last->iov_len += PAGELINK_PAGE_SIZE;
+            } else {
+                iov[niov++] = (struct iovec) {
+                    pages[i].data, PAGELINK_PAGE_SIZE
+                };
+            }
+        }
+        pagelink_encode_entry(head + sizeof(PageLinkHeader) + i * sizeof(e),
+                              &e);
+    }
+    iov[0] = (struct iovec) {
+        head, sizeof(PageLinkHeader) + n * sizeof(PageLinkEntry)
+    };
+    pagelink_encode_header(head, PAGELINK_PUT, 0,
+                           iov_size(iov, niov) - sizeof(PageLinkHeader), n,
+                           c->next_id++);
+    return client_send(c, iov, niov, errp);
+}
+
+bool pagelink_client_get_async(PageLinkClient *c, PageLinkPage *pages,
+                               unsigned n, PageLinkDone *done, void *opaque,
+                               Error **errp)
+{
+    uint8_t buf[sizeof(PageLinkHeader) +
+                PAGELINK_MAX_BATCH * sizeof(PageLinkRequest)];
+    uint32_t length = n * sizeof(PageLinkRequest);
+    struct iovec iov = { buf, sizeof(PageLinkHeader) + length };
+    PageLinkOp *op;
+    unsigned i;
+
+    assert(n && n <= c->info.max_batch);
+    if (!client_ready(c, errp)) {
+        return false;
+    }
+    for (i = 0; i < n; i++) {
+        PageLinkRequest r = {
+            .page = pages[i].page, .block = pages[i].block
+        };
+
+        pagelink_encode_request(buf + sizeof(PageLinkHeader) +
+                                i * sizeof(r), &r);
+    }
+    pagelink_encode_header(buf, PAGELINK_GET, 0, length, n, c->next_id);
+    op = op_new(c, PAGELINK_DATA, c->next_id++, done, opaque);
+    op->pages = pages;
+    op->n = n;
+    return client_send(c, &iov, 1, errp);
+}
+
+bool pagelink_client_get(PageLinkClient *c, PageLinkPage *pages, unsigned n,
+                         Error **errp)
+{
+    Waiter w = { 0 };
+
+    /* Once the request is noted, its completion tells what went wrong */
+    if (!client_ready(c, errp)) {
+        return false;
+    }
+    pagelink_client_get_async(c, pages, n, waiter_done, &w, NULL);
+    return client_await(c, &w, errp);
+}
+
+bool pagelink_client_drop(PageLinkClient *c, const PageLinkRange *ranges,
+                          unsigned n, Error **errp)
+{
+    uint8_t buf[sizeof(PageLinkHeader) + PAGELINK_MAX_TABLE];
+    uint32_t length = n * sizeof(PageLinkRange);
+    struct iovec iov = { buf, sizeof(PageLinkHeader) + length };
+    unsigned i;
+
+    assert(n && n <= c->info.max_batch);
+    if (!client_ready(c, errp)) {
+        return false;
+    }
+    for (i = 0; i < n; i++) {
+        pagelink_encode_range(buf + sizeof(PageLinkHeader) +
+                              i * sizeof(PageLinkRange), &ranges[i]);
+    }
+    pagelink_encode_header(buf, PAGELINK_DROP, 0, length, n, c->next_id++);
+    return client_send(c, &iov, 1, errp);
+}
+
+/* Send a request whose body is in @buf behind room for the header */
+static PageLinkOp *client_request(PageLinkClient *c, uint8_t *buf,
+                                  uint16_t type, uint16_t flags,
+                                  uint32_t length, uint16_t answer,
+                                  PageLinkDone *done, void *opaque,
+                                  struct iovec *iov)
+{
+    pagelink_encode_header(buf, type, flags, length, 0, c->next_id);
+    *iov = (struct iovec) { buf, sizeof(PageLinkHeader) + length };
+    return op_new(c, answer, c->next_id++, done, opaque);
+}
+
+bool pagelink_client_sync_async(PageLinkClient *c, PageLinkAck *ack,
+                                PageLinkDone *done, void *opaque,
+                                Error **errp)
+{
+    uint8_t buf[sizeof(PageLinkHeader)];
+    struct iovec iov;
+
+    if (!client_ready(c, errp)) {
+        return false;
+    }
+    client_request(c, buf, PAGELINK_SYNC, 0, 0, PAGELINK_ACK, done, opaque,
+                   &iov)->ack = ack;
+    return client_send(c, &iov, 1, errp);
+}
+
+bool pagelink_client_sync(PageLinkClient *c, PageLinkAck *ack, Error **errp)
+{
+    Waiter w = { 0 };
+
+    if (!client_ready(c, errp)) {
+        return false;
+    }
+    pagelink_client_sync_async(c, ack, waiter_done, &w, NULL);
+    if (!client_await(c, &w, errp)) {
+        return false;
+    }
+    if (c->put_refused) {
+        c->put_refused = false;
+        return report(&c->put_fault, c->peer, errp);
+    }
+    return true;
+}
+
+/* Send a request, wait for its answer, return the body in @answer */
+static bool client_call(PageLinkClient *c, uint8_t *buf, uint16_t type,
+                        uint16_t flags, uint32_t length,
+                        uint16_t answer_type, void **answer,
+                        PageLinkHeader *head, Error **errp)
+{
+    Waiter w = { 0 };
+    struct iovec iov;
+    PageLinkOp *op;
+
+    if (!client_ready(c, errp)) {
+        return false;
+    }
+    op = client_request(c, buf, type, flags, length, answer_type, waiter_done,
+                        &w, &iov);
+    op->body = answer;
+    op->head = head;
+    client_send(c, &iov, 1, NULL);
+    return client_await(c, &w, errp);
+}
+
+bool pagelink_client_block(PageLinkClient *c, uint16_t block, uint64_t pages,
+                           const char *name, Error **errp)
+{
+    uint8_t buf[sizeof(PageLinkHeader) + sizeof(PageLinkBlock) +
+                PAGELINK_MAX_BLOCK_NAME];
+    uint32_t length = pagelink_encode_block(buf + sizeof(PageLinkHeader),
+                                            block, pages, name);
+
+    return client_call(c, buf, PAGELINK_BLOCK, 0, length, PAGELINK_ACK, NULL,
+                       NULL, errp);
+}
+
+bool pagelink_client_bitmap(PageLinkClient *c, uint16_t block, uint64_t first,
+                            uint32_t pages, uint8_t *bits, Error **errp)
+{
+    uint8_t buf[sizeof(PageLinkHeader) + sizeof(PageLinkBitmap)];
+    PageLinkBitmap b = { .block = block, .first = first, .pages = pages };
+    g_autofree void *answer = NULL;
+    PageLinkHeader head;
+    PageLinkBitmap got;
+    PageLinkFault fault;
+
+    pagelink_encode_bitmap(buf + sizeof(PageLinkHeader), &b);
+    if (!client_call(c, buf, PAGELINK_BITMAP_GET, 0, sizeof(b),
+                     PAGELINK_BITMAP, &answer, &head, errp)) {
+        return false;
+    }
+    if (!pagelink_decode_bitmap(&head, answer, &got, &fault)) {
+        client_fail(c, &fault);
+        return client_ready(c, errp);
+    }
+    if (got.block != block || got.first != first || got.pages != pages) {
+        client_fail_text(c, PAGELINK_ERR_PROTOCOL, "BITMAP of another range");
+        return client_ready(c, errp);
+    }
+    memcpy(bits, (uint8_t *)answer + sizeof(b), DIV_ROUND_UP(pages, 8));
+    return true;
+}
+
+bool pagelink_client_status(PageLinkClient *c, bool all,
+                            PageLinkStatus *status,
+                            PageLinkSessionStatus **sessions, uint32_t *n,
+                            Error **errp)
+{
+    uint8_t buf[sizeof(PageLinkHeader)];
+    g_autofree void *answer = NULL;
+    PageLinkHeader head;
+    PageLinkFault fault;
+    uint32_t i;
+
+    if (!client_call(c, buf, PAGELINK_STATUS_GET,
+                     all ? PAGELINK_STATUS_ALL : 0, 0, PAGELINK_STATUS,
+                     &answer, &head, errp)) {
+        return false;
+    }
+    if (!pagelink_decode_status(&head, answer, status, &fault)) {
+        client_fail(c, &fault);
+        return client_ready(c, errp);
+    }
+    if (sessions) {
+        *n = head.count;
+        *sessions = g_new(PageLinkSessionStatus, head.count);
+        for (i = 0; i < head.count; i++) {
+            pagelink_decode_session_status((uint8_t *)answer +
+                                           sizeof(PageLinkStatus) +
+                                           i * status->session_size,
+                                           &(*sessions)[i]);
+        }
+    }
+    return true;
+}
+
+bool pagelink_client_end(PageLinkClient *c, Error **errp)
+{
+    uint8_t buf[sizeof(PageLinkHeader)];
+
+    return client_call(c, buf, PAGELINK_SESSION_END, 0, 0, PAGELINK_ACK, NULL,
+                       NULL, errp);
+}
+
+static bool client_hello(PageLinkClient *c, const PageLinkClientOptions *o,
+                         Error **errp)
+{
+    uint8_t buf[sizeof(PageLinkHeader) + sizeof(PageLinkHello)];
+    PageLinkHello hello = {
+        .version_min = PAGELINK_VERSION_MIN,
+        .version_max = PAGELINK_VERSION_MAX,
+        .features = o->features,
+        .role = o->role,
+        .class = o->class,
+        .flags = o->flags,
+        .epoch = o->epoch,
+    };
+    g_autofree void *answer = NULL;
+    PageLinkHeader head;
+    PageLinkFault fault;
+
+    memcpy(hello.uuid, o->uuid, sizeof(hello.uuid));
+    memcpy(hello.key, o->key, sizeof(hello.key));
+    if (o->name) {
+        memcpy(hello.name, o->name, strnlen(o->name, sizeof(hello.name) - 1));
+    }
+    pagelink_encode_hello(buf + sizeof(PageLinkHeader), &hello);
+    if (!client_call(c, buf, PAGELINK_HELLO, 0, sizeof(hello),
+                     PAGELINK_HELLO_ACK, &answer, &head, errp)) {
+        return false;
+    }
+    if (!pagelink_decode_hello_ack(answer, &c->info, &fault)) {
+        client_fail(c, &fault);
+        return client_ready(c, errp);
+    }
+    return true;
+}
+
+/* A TLS handshake in a main context of its own, with a timeout */
+typedef struct Shake {
+    bool done;
+    Error *err;
+} Shake;
+
+static void shake_done(QIOTask *task, gpointer opaque)
+{
+    Shake *shake = opaque;
+
+    qio_task_propagate_error(task, &shake->err);
+    shake->done = true;
+}
+
+static gboolean shake_timeout(gpointer opaque)
+{
+    PageLinkClient *c = opaque;
+
+    qio_channel_shutdown(QIO_CHANNEL(c->sioc), QIO_CHANNEL_SHUTDOWN_BOTH,
+                         NULL);
+    return G_SOURCE_REMOVE;
+}
+
+static bool client_tls(PageLinkClient *c, const PageLinkClientOptions *o,
+                       Error **errp)
+{
+    const char *hostname = o->tls_hostname;
+    g_autoptr(GMainContext) context = g_main_context_new();
+    GSource *timer = g_timeout_source_new(c->timeout_ms);
+    QIOChannelTLS *tioc;
+    Shake shake = { 0 };
+
+    if (!hostname && o->addr && o->addr->type == SOCKET_ADDRESS_TYPE_INET) {
+        hostname = o->addr->u.inet.host;
+    }
+    tioc = qio_channel_tls_new_client(QIO_CHANNEL(c->sioc), o->tls_creds,
+                                      hostname, errp);
+    if (!tioc) {
+        g_source_unref(timer);
+        return false;
+    }
+    object_unref(OBJECT(c->ioc));
+    c->ioc = QIO_CHANNEL(tioc);
+    g_source_set_callback(timer, shake_timeout, c, NULL);
+    g_source_attach(timer, context);
+    qio_channel_tls_handshake(tioc, shake_done, &shake, NULL, context);
+    while (!shake.done) {
+        g_main_context_iteration(context, true);
+    }
+    g_source_destroy(timer);
+    g_source_unref(timer);
+    if (shake.err) {
+        error_propagate_prepend(errp, shake.err, "page link to %s: ",
+                                c->peer);
+        return false;
+    }
+    return true;
+}
+
+static char *peer_name(const PageLinkClientOptions *o)
+{
+    return o->addr ? socket_uri(o->addr) : g_strdup("socket");
+}
+
+PageLinkClient *pagelink_client_connect(const PageLinkClientOptions *o,
+                                        Error **errp)
+{
+    PageLinkClient *c = g_new0(PageLinkClient, 1);
+
+    QSIMPLEQ_INIT(&c->ops);
+    QSIMPLEQ_INIT(&c->finished);
+    c->in = g_malloc(IN_SIZE);
+    c->timeout_ms = o->timeout_ms ? o->timeout_ms :
+                    PAGELINK_CLIENT_TIMEOUT_MS;
+    c->next_id = 1;
+    c->peer = peer_name(o);
+    trace_pagelink_client_connect(c->peer, o->role, o->class);
+    if (o->sioc) {
+        c->sioc = o->sioc;
+        object_ref(OBJECT(c->sioc));
+    } else {
+        c->sioc = qio_channel_socket_new();
+    }
+    c->ioc = QIO_CHANNEL(c->sioc);
+    object_ref(OBJECT(c->ioc));
+    if (!o->sioc &&
+        qio_channel_socket_connect_sync(c->sioc, o->addr, errp) < 0) {
+        goto fail;
+    }
+    qio_channel_set_blocking(QIO_CHANNEL(c->sioc), false, NULL);
+    qio_channel_set_delay(QIO_CHANNEL(c->sioc), false);
+    if ((o->tls_creds && !client_tls(c, o, errp)) ||
+        !client_hello(c, o, errp)) {
+        goto fail;
+    }
+    return c;
+
+fail:
+    pagelink_client_free(c);
+    return NULL;
+}
+
+void pagelink_client_free(PageLinkClient *c)
+{
+    if (!c) {
+        return;
+    }
+    client_fail_text(c, PAGELINK_ERR_SHUTDOWN, "closed");
+    run_callbacks(c);
+    if (c->sioc->fd >= 0) {
+        qio_channel_close(QIO_CHANNEL(c->sioc), NULL);
+    }
+    object_unref(OBJECT(c->ioc));
+    object_unref(OBJECT(c->sioc));
+    g_free(c->body);
+    g_free(c->in);
+    g_free(c->peer);
+    g_free(c);
+}
+
+void pagelink_client_shutdown(PageLinkClient *c)
+{
+    qio_channel_shutdown(QIO_CHANNEL(c->sioc), QIO_CHANNEL_SHUTDOWN_BOTH,
+                         NULL);
+}
+
+const PageLinkHelloAck *pagelink_client_info(const PageLinkClient *c)
+{
+    return &c->info;
+}
+
+int pagelink_client_fd(const PageLinkClient *c)
+{
+    return c->sioc->fd;
+}
+
+unsigned pagelink_client_outstanding(const PageLinkClient *c)
+{
+    return c->nops;
+}

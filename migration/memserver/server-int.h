@@ -1,0 +1,255 @@
+/*
+ * memserver: what the server's own files share
+ *
+ * Threads:
+ *   main      accepts, shakes hands (TLS), hands connections to I/O threads
+ *   I/O       2 x --threads: those for demand and those for background
+ *             connections; each runs its connections to completion over epoll
+ *   janitor   frees ended sessions, measures rates, expires
+ *
+ * A connection begins on a demand thread and moves to a background thread once
+ * its HELLO says so; it is only ever touched by the thread that holds it.
+ * Other threads speak to it through that thread's inbox.
+ *
+ * Rejected: a thread for each connection (1000 stacks, and every shared lock
+ * becomes contended by as many); coroutines or GSources on the main loop (a
+ * trip of the main loop for each message, all idle connections polled each
+ * time); one pool for both classes (a demand GET would wait for the bulk
+ * batches in front of it).
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MEMSERVER_SERVER_INT_H
+#define MEMSERVER_SERVER_INT_H
+
+#include "io/channel-tls.h"
+#include "qemu/event_notifier.h"
+#include "server.h"
+#include "session.h"
+
+/* Must hold any message without its pages, and is what a read can run ahead */
+#define MS_IN_SIZE              (16 * KiB)
+#define MS_IN_FRAMES            64      /* received by one read */
+#define MS_OUT_SIZE             (8 * KiB)
+#define MS_OUT_FRAMES           PAGELINK_MAX_DATA_BATCH
+#define MS_OUT_IOVS             (2 * MS_OUT_FRAMES + 8)
+#define MS_SCRATCH_SIZE         (64 * KiB)
+QEMU_BUILD_BUG_ON(MS_IN_SIZE < sizeof(PageLinkHeader) + PAGELINK_MAX_TABLE);
+
+typedef struct MsThread MsThread;
+typedef struct MsConn MsConn;
+
+typedef enum MsConnState {
+    MS_CONN_HELLO,              /* nothing but a HELLO is accepted */
+    MS_CONN_READY,              /* waiting for a header and its table */
+    MS_CONN_PAYLOAD,            /* in the pages of a PUT */
+    MS_CONN_DISCARD,            /* in the pages of a PUT that was refused */
+    MS_CONN_WAIT_END,           /* reading nothing until the session is freed */
+    MS_CONN_FINISH,             /* send what is queued, then linger */
+    MS_CONN_LINGER,             /* sent all: wait for the peer to close */
+    MS_CONN_DEAD,
+} MsConnState;
+
+/* Owned by one I/O thread at a time; no locks */
+struct MsConn {
+    MsThread *thread;
+    QTAILQ_ENTRY(MsConn) link;  /* in MsThread.conns */
+    QTAILQ_ENTRY(MsConn) again; /* in MsThread.ready, if queued */
+    bool queued;
+    bool move;                  /* HELLO is answered: belongs elsewhere */
+    bool is_unix;
+    uint64_t id;
+    QIOChannelSocket *sioc;     /* the socket, for epoll */
+    QIOChannel *ioc;            /* the socket or TLS over it */
+    char *peer;
+    uint32_t events;            /* that epoll waits for */
+    MsConnState state;
+    int64_t progress_ms;        /* when a byte last went in or out */
+
+    /* From HELLO on */
+    MsSession *session;         /* or NULL for a STATUS connection */
+    uint64_t epoch;
+    uint32_t features;
+    uint8_t role;
+    uint8_t class;
+    PageLinkAck ack;
+
+    /* Receiving */
+    size_t in_pos, in_end;      /* valid part of in */
+    PageLinkHeader head;        /* of the message in hand */
+    PageLinkEntry entries[PAGELINK_MAX_BATCH];
+    uint32_t next_entry;        /* next to be stored */
+    uint32_t pages_left;        /* not yet stored, of a PUT */
+    uint64_t discard_left;      /* bytes */
+    uint32_t reserved;          /* pages charged for this PUT */
+    void *frame;                /* the one that is partly filled */
+    size_t frame_fill;
+    bool put_failed;            /* fault: the first thing that went wrong */
+    PageLinkFault fault;
+
+    /* Answering a GET */
+    PageLinkRequest reqs[PAGELINK_MAX_BATCH];
+    uint32_t nreqs, next_req;
+    uint64_t get_id;
+
+    /* Sending */
+    size_t out_used;
+    unsigned niov, iov_done;
+    unsigned npins;
+    struct iovec iov[MS_OUT_IOVS];
+    void *pins[MS_OUT_FRAMES];  /* a reference each */
+    void *big;                  /* a body too long for out, g_malloc()ed */
+
+    uint8_t out[MS_OUT_SIZE];
+    uint8_t in[MS_IN_SIZE];
+};
+
+typedef struct MsMail {
+    enum {
+        MS_MAIL_CONN,           /* a connection changes to this thread */
+        MS_MAIL_ENDED,          /* drop the connections of a session */
+        MS_MAIL_FREED,          /* an ended session has been freed */
+        MS_MAIL_STOP,
+    } what;
+    QSIMPLEQ_ENTRY(MsMail) next;
+    MsConn *conn;               /* MS_MAIL_CONN */
+    MsSession *session;         /* MS_MAIL_ENDED, with a reference */
+    uint64_t conn_id;           /* MS_MAIL_FREED */
+    uint64_t request_id;
+} MsMail;
+
+/* Who asked for the end of a session, to be told when it has been freed */
+typedef struct MsTicket {
+    MsThread *thread;
+    uint64_t conn_id;
+    uint64_t request_id;
+} MsTicket;
+
+struct MsThread {
+    MsServer *server;           /* these: constant */
+    unsigned index;
+    int epfd;
+    EventNotifier wake;
+    QemuThread thread;
+
+    QemuMutex lock;
+    QSIMPLEQ_HEAD(, MsMail) inbox;      /* under the lock */
+
+    /* Only the thread itself */
+    bool stopping;
+    int64_t now_ms;
+    QTAILQ_HEAD(, MsConn) conns;
+    QTAILQ_HEAD(, MsConn) ready;        /* have more to do */
+    MsFrameCache cache;
+    uint8_t *scratch;
+};
+
+struct MsServer {
+    MsServerOptions options;    /* constant */
+    int64_t started_ms;
+    MsSlab *slab;
+    MsSessions sessions;
+    MsThread *threads;          /* demand threads first, then background */
+    unsigned nthreads;
+    GPtrArray *listeners;       /* main thread */
+    QTAILQ_HEAD(, MsShake) shakes;      /* main thread */
+
+    uint32_t connections;       /* atomic */
+    uint64_t refused;           /* atomic: connections */
+    uint64_t next_conn_id;      /* atomic */
+    uint32_t next_thread[2];    /* atomic: round robin, by class */
+
+    QemuThread janitor;
+    QemuMutex janitor_lock;
+    QemuCond janitor_cond;
+    bool janitor_work;          /* under janitor_lock */
+    bool janitor_stop;
+};
+
+/* server.c */
+void ms_thread_post(MsThread *thread, MsMail *mail);
+MsThread *ms_server_pick_thread(MsServer *server, uint8_t class);
+void ms_server_tell_ended(MsServer *server, MsSession *session);
+
+/* conn.c: the life of a connection, its bytes */
+MsConn *ms_conn_new(MsServer *server, QIOChannelSocket *sioc,
+                    QIOChannel *ioc);
+void ms_conn_free(MsConn *conn);
+
+/**
+ * ms_conn_run: do what can be done without waiting
+ *
+ * Sets conn->state to MS_CONN_DEAD when the connection is to be freed.
+ *
+ * Returns: the epoll events to wait for; 0 if there is more to do at once
+ */
+uint32_t ms_conn_run(MsConn *conn);
+
+/**
+ * ms_conn_is_stalled: has the peer stopped in the middle of something?
+ */
+bool ms_conn_is_stalled(const MsConn *conn, int64_t now_ms);
+
+/**
+ * ms_conn_fail: tell the peer, send nothing else, and close
+ */
+void ms_conn_fail(MsConn *conn, uint64_t request_id,
+                  const PageLinkFault *fault);
+
+/**
+ * ms_conn_refuse: tell the peer and go on
+ */
+void ms_conn_refuse(MsConn *conn, uint64_t request_id,
+                    const PageLinkFault *fault);
+
+/**
+ * ms_conn_reply: queue a message whose body is short
+ */
+void ms_conn_reply(MsConn *conn, uint16_t type, uint16_t flags,
+                   uint32_t count, uint64_t request_id,
+                   const void *body, uint32_t length);
+
+/**
+ * ms_conn_reply_big: queue a message with a body that is taken over
+ */
+void ms_conn_reply_big(MsConn *conn, uint16_t type, uint32_t count,
+                       uint64_t request_id, void *body, uint32_t length);
+
+/**
+ * ms_conn_out_has_room: can the answer to any message be queued?
+ */
+bool ms_conn_out_has_room(const MsConn *conn);
+
+/**
+ * ms_conn_out_page: queue a page, with its reference
+ */
+void ms_conn_out_page(MsConn *conn, void *frame);
+
+/**
+ * ms_conn_out_bytes: room for @length bytes, queued
+ */
+uint8_t *ms_conn_out_bytes(MsConn *conn, size_t length);
+
+/* request.c: what messages do */
+
+/**
+ * ms_request_hello, ms_request_message: act on the message in conn->head
+ * @body: its table
+ */
+void ms_request_hello(MsConn *conn, const uint8_t *body);
+void ms_request_message(MsConn *conn, const uint8_t *body);
+
+/**
+ * ms_request_store: store entries of a PUT, up to the next one that needs a
+ *                   page which is not among @frames
+ * @frames: @n received pages, all taken over
+ */
+void ms_request_store(MsConn *conn, void **frames, unsigned n);
+
+/**
+ * ms_request_get: queue the next part of the answer to a GET
+ */
+void ms_request_get(MsConn *conn);
+
+#endif /* MEMSERVER_SERVER_INT_H */

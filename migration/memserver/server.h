@@ -1,0 +1,74 @@
+/*
+ * memserver: server
+ *
+ * Listens, runs the I/O threads and owns the sessions.  A library: it never
+ * exits, prints only what an operator must know, and can be driven over any
+ * socket (tests and fuzzers hand it one end of a socketpair).
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MEMSERVER_SERVER_H
+#define MEMSERVER_SERVER_H
+
+#include "crypto/tlscreds.h"
+#include "io/channel-socket.h"
+#include "io/net-listener.h"
+#include "codec.h"
+
+typedef struct MsServer MsServer;
+
+typedef struct MsServerOptions {
+    uint64_t max_pages;
+    uint64_t session_quota;     /* pages, 0: none */
+    uint32_t threads;           /* of each class */
+    uint32_t max_connections;
+    uint32_t max_sessions;
+    int64_t expiry_ms;          /* of sessions, 0: never */
+    int64_t idle_report_ms;
+    int64_t stall_ms;           /* a connection in mid-message */
+    int64_t hello_ms;           /* until TLS and HELLO must be through */
+    bool local_status;          /* STATUS of all only over unix sockets */
+    QCryptoTLSCreds *tls_creds; /* or NULL */
+    const char *tls_authz;      /* or NULL */
+} MsServerOptions;
+
+/**
+ * ms_server_defaults: sensible values for everything but max_pages
+ */
+void ms_server_defaults(MsServerOptions *options);
+
+/**
+ * ms_server_new: start the threads
+ * @options: copied
+ */
+MsServer *ms_server_new(const MsServerOptions *options, Error **errp);
+
+/**
+ * ms_server_add_listener: accept clients of @listener
+ *
+ * Accepting and TLS handshakes take place in the default main context, which
+ * the caller must run.
+ */
+void ms_server_add_listener(MsServer *server, QIONetListener *listener);
+
+/**
+ * ms_server_add_channel: serve a connected socket, without TLS
+ */
+void ms_server_add_channel(MsServer *server, QIOChannelSocket *sioc);
+
+/**
+ * ms_server_sessions: number of live sessions
+ * ms_server_connections: number of connections, handshakes included
+ * ms_server_frames: page frames in use anywhere (tests look for leaks)
+ */
+uint32_t ms_server_sessions(MsServer *server);
+uint32_t ms_server_connections(MsServer *server);
+uint64_t ms_server_frames(MsServer *server);
+
+/**
+ * ms_server_free: tell all peers, stop all threads, free all
+ */
+void ms_server_free(MsServer *server);
+
+#endif /* MEMSERVER_SERVER_H */
