@@ -14,6 +14,7 @@
 #include "migration/postcopy-ram.h"
 #include "migration/qemu-file.h"
 #include "migration/register.h"
+#include "message.h"
 #include "run.h"
 #include "section.h"
 #include "trace.h"
@@ -24,29 +25,20 @@ static struct {
     StrategyConfig config;
 } incoming;
 
-static void put_message(QEMUFile *f, uint16_t type, uint16_t flags,
-                        const void *payload, uint32_t len)
-{
-    qemu_put_be16(f, type);
-    qemu_put_be16(f, flags);
-    qemu_put_be32(f, len);
-    qemu_put_buffer(f, payload, len);
-}
-
 static int section_save_setup(QEMUFile *f, void *opaque, Error **errp)
 {
     uint8_t config[STRATEGY_WIRE_CONFIG_LEN];
 
     strategy_config_encode(strategy_run_config(), config);
-    put_message(f, STRATEGY_MSG_CONFIG, STRATEGY_MSG_REQUIRED,
-                config, sizeof(config));
-    put_message(f, STRATEGY_MSG_END, 0, NULL, 0);
+    strategy_message_put(f, STRATEGY_MSG_CONFIG, STRATEGY_MSG_REQUIRED,
+                         config, sizeof(config));
+    strategy_message_put_end(f);
     return 0;
 }
 
 static int section_save_complete(QEMUFile *f, void *opaque)
 {
-    put_message(f, STRATEGY_MSG_END, 0, NULL, 0);
+    strategy_message_put_end(f);
     return 0;
 }
 
@@ -55,12 +47,12 @@ static bool section_is_active(void *opaque)
     return strategy_run_active();
 }
 
-static bool load_message(uint16_t type, uint16_t flags, const uint8_t *payload,
-                         uint32_t len, Error **errp)
+static bool load_message(const StrategyMessage *m, void *opaque, Error **errp)
 {
-    switch (type) {
+    switch (m->type) {
     case STRATEGY_MSG_CONFIG:
-        if (!strategy_config_decode(&incoming.config, payload, len, errp)) {
+        if (!strategy_config_decode(&incoming.config, m->payload, m->len,
+                                    errp)) {
             return false;
         }
         incoming.loaded = true;
@@ -69,61 +61,19 @@ static bool load_message(uint16_t type, uint16_t flags, const uint8_t *payload,
                             incoming.config.background);
         return true;
     default:
-        if (flags & STRATEGY_MSG_REQUIRED) {
-            error_setg(errp, "ram-strategy: the source requires message %u, "
-                       "which this QEMU does not know: it is of a later "
-                       "version", type);
-            return false;
-        }
-        return true;
+        return strategy_message_unknown(m, errp);
     }
-}
-
-/* Returns 1 for a message, 0 for the end of the list, negative on error */
-static int get_message(QEMUFile *f, Error **errp)
-{
-    uint16_t type = qemu_get_be16(f);
-    uint16_t flags = qemu_get_be16(f);
-    uint32_t len = qemu_get_be32(f);
-    g_autofree uint8_t *payload = NULL;
-
-    if (qemu_file_get_error(f)) {
-        error_setg(errp, "ram-strategy: the stream ended in a message");
-        return -EIO;
-    }
-    if (len > STRATEGY_MSG_MAX_LEN) {
-        error_setg(errp, "ram-strategy: message %u of %" PRIu32 " bytes, more "
-                   "than %d are not allowed", type, len, STRATEGY_MSG_MAX_LEN);
-        return -EINVAL;
-    }
-    if (type == STRATEGY_MSG_END && len) {
-        error_setg(errp, "ram-strategy: end message of %" PRIu32 " bytes",
-                   len);
-        return -EINVAL;
-    }
-    payload = g_malloc(len);
-    if (qemu_get_buffer(f, payload, len) != len) {
-        error_setg(errp, "ram-strategy: the stream ended in message %u", type);
-        return -EIO;
-    }
-    if (type == STRATEGY_MSG_END) {
-        return 0;
-    }
-    return load_message(type, flags, payload, len, errp) ? 1 : -EINVAL;
 }
 
 static int section_load_state(QEMUFile *f, void *opaque, int version_id)
 {
     Error *local_err = NULL;
-    int ret;
 
-    do {
-        ret = get_message(f, &local_err);
-    } while (ret > 0);
-    if (ret < 0) {
+    if (!strategy_message_get_all(f, load_message, NULL, &local_err)) {
         error_report_err(local_err);
+        return -EINVAL;
     }
-    return ret;
+    return 0;
 }
 
 static const SaveVMHandlers section_handlers = {
