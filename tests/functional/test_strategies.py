@@ -124,15 +124,22 @@ case('delta in the passes of auto, heavy guest', HEAVY,
               parameters=SIZED_BY_ITSELF), switched, full=True)
 
 
-@tap.test('precopy of a heavy guest does not end, can be cancelled')
-def hopeless() -> None:
-    """What the other strategies are for; also that HEAVY is heavy"""
-    with Machines(scenario.our_binary(), HEAVY, scenario.MEMORY) as room:
-        how = settings('precopy', Strategy('precopy'), [], max_passes=4)
-        migration = Migration(room.start(), room.expect(), room.guest, how)
-        record = migration.run()
-        check_equal(record.outcome, 'cancelled after 4 passes', 'outcome')
-        scenario.check_stayed(room, migration, record)
+def hopeless(title: str, load: Load, full: bool) -> None:
+    """What the other strategies are for; also that loads are what they say"""
+    def run() -> None:
+        with Machines(scenario.our_binary(), load, scenario.MEMORY) as room:
+            how = settings('precopy', Strategy('precopy'), [], max_passes=4)
+            migration = Migration(room.start(), room.expect(), room.guest,
+                                  how)
+            record = migration.run()
+            check_equal(record.outcome, 'cancelled after 4 passes', 'outcome')
+            scenario.check_stayed(room, migration, record)
+    tap.add(title, run, full)
+
+
+hopeless('precopy of a heavy guest does not end, can be cancelled', HEAVY,
+         False)
+hopeless('precopy without delta does not end where delta does', SPARSE, True)
 
 
 @tap.test('a guest goes from host to host, by another strategy each time',

@@ -17,7 +17,8 @@ from .vm import VM
 
 # Speaks up when the kernel dies, and does without what takes time under TCG
 KERNEL_ARGS = ('console=ttyS0 quiet loglevel=1 panic=0 mitigations=off '
-               'nokaslr tsc=reliable cryptomgr.notests audit=0')
+               'nokaslr tsc=reliable cryptomgr.notests audit=0 '
+               'transparent_hugepage=never')
 
 
 def boot_args(made: image.Image, load: Load) -> Tuple[str, ...]:

@@ -29,7 +29,7 @@ HEAVY = Load(fill=FILL, ws=32)
 # Converges at BANDWIDTH, after some passes
 LIGHT = Load(fill=FILL, ws=8, rate=8)
 # More than BANDWIDTH carries, a few bytes of each page
-SPARSE = Load(fill=FILL, ws=32, rate=2 * BANDWIDTH, write=64)
+SPARSE = Load(fill=FILL, ws=32, rate=BANDWIDTH * 5 // 4, write=64)
 
 
 def our_binary(with_strategies: bool = True) -> Binary:
