@@ -202,5 +202,7 @@ bool strategy_section_wanted(const char *idstr)
 
 RamStrategyInfo *strategy_query(void)
 {
-    return strategy_run_query() ?: strategy_section_query();
+    /* Once this QEMU has been a source, what it was before is past */
+    return strategy_run_begun() ? strategy_run_query()
+                                : strategy_section_query();
 }

@@ -149,6 +149,11 @@ void strategy_run_end(void)
     qatomic_set(&strategy_demand_only_now, false);
 }
 
+bool strategy_run_begun(void)
+{
+    return current_run;
+}
+
 static bool run_running(void)
 {
     return current_run && qatomic_read(&current_run->running);

@@ -40,6 +40,9 @@ void strategy_run_connected(void);
  */
 void strategy_run_end(void);
 
+/* strategy_run_begun: did this QEMU ever start to migrate?  BQL */
+bool strategy_run_begun(void);
+
 /* strategy_run_active: does a strategy other than precopy run?  Any thread. */
 bool strategy_run_active(void);
 
