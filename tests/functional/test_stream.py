@@ -16,8 +16,11 @@ from typing import Any, Iterator, List
 
 from lib import paths, stream
 from lib.binary import Binary
+from lib.guest import Guest
+from lib.migration import PATIENCE, Migration, Settings
+from lib.relay import Relay
 from lib.scenario import our_binary, stock_binary
-from lib.strategy import Strategy
+from lib.strategy import STRATEGY_SECTION, Strategy
 from lib.tap import Tap, check, check_equal, note
 from lib.vm import VM
 
@@ -90,6 +93,44 @@ def explicit_precopy() -> None:
         have = stream.sections(where / 'precopy')
         want = stream.sections(where / 'none')
         check(have == want, difference(have, want))
+
+
+@tap.test('a strategy adds its section, which analyze-migration.py can read')
+def with_strategy() -> None:
+    """
+    A whole stream, as it went to a destination: a guest that was never started
+    needs no post-copy, so hybrid ends as pre-copy does.
+    """
+    ours = our_binary()
+    how = Settings('hybrid', Strategy('hybrid'), ['postcopy-ram'])
+    with scratch() as where, contextlib.ExitStack() as ends:
+        source = VM(ours, 'stream-source', memory=64, extra=('-S',))
+        ends.callback(source.stop_process)
+        source.launch()
+        destination = VM(ours, 'stream-destination', memory=64,
+                         extra=('-S', '-incoming', 'defer'))
+        ends.callback(destination.stop_process)
+        destination.launch()
+        silent = Guest(beat_ms=20)
+        ends.callback(silent.close)
+        migration = Migration(source, destination, silent, how)
+        migration.prepare()
+        destination.cmd('migrate-incoming', uri=f'unix:{where}/in')
+        relay = Relay(where / 'out', where / 'in', where / 'stream')
+        source.cmd('migrate', uri=f'unix:{where}/out')
+        migration.wait_state('completed')
+        relay.join(PATIENCE)
+
+        have = stream.sections(where / 'stream')
+        ours_only = [section for section in have
+                     if section.name == STRATEGY_SECTION]
+        check_equal([section.kind for section in ours_only
+                     if section.kind != 'part'], ['start', 'end'],
+                    'beginning and end of our section')
+        names = [section.name for section in have]
+        first_device = [section.kind for section in have].index('full')
+        check(STRATEGY_SECTION not in names[first_device:],
+              'our section ends before any device state')
 
 
 if __name__ == '__main__':

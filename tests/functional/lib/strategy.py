@@ -11,7 +11,8 @@ from typing import Any, Dict, Optional
 
 
 MODES = ('precopy', 'postcopy', 'hybrid', 'auto')
-POSTCOPY_MODES = ('postcopy', 'hybrid', 'auto')
+# The section of the stream, present when another mode than precopy is set
+STRATEGY_SECTION = 'ram-strategy'
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ A stream is taken from a VM that has been stopped, into a file.
 import contextlib
 import importlib.util
 import io
+import os
 from pathlib import Path
 import sys
 from typing import Any, Dict, List, NamedTuple
@@ -73,7 +74,27 @@ def sections(path: Path) -> List[Section]:
     starts: List[List[Any]] = []
 
     class Watcher(module.MigrationFile):  # type: ignore
-        """Notes where each section begins, as the analyzer reads it"""
+        """
+        Notes where each section begins, as the analyzer reads it
+
+        The analyzer knows but one command, which has no data.  Others, as a
+        migration that may go to post-copy has them, are made to look like it.
+        """
+
+        command = False
+
+        def read16(self) -> int:
+            """Type and length of a command are what the main loop reads"""
+            caller = sys._getframe(1)  # pylint: disable=protected-access
+            value = int(super().read16())
+            if not isinstance(caller.f_locals.get('self'),
+                              module.MigrationDump):
+                return value
+            self.command = not self.command
+            if self.command:
+                return int(module.MigrationDump.QEMU_MIG_CMD_SWITCHOVER_START)
+            self.file.seek(value, os.SEEK_CUR)
+            return 0
 
         def read8(self) -> int:
             """A type of section is what the analyzer's main loop reads"""
