@@ -74,6 +74,7 @@ def measure(binary_used: Binary, load: Load, memory: int,
             settings: Settings) -> Figures:
     """One run"""
     before = os.getloadavg()[0]
+    identity = binary_used.identity()
     with machines.Machines(binary_used, load, memory) as room:
         migration = Migration(room.start(), room.expect(), room.guest,
                               settings)
@@ -83,6 +84,7 @@ def measure(binary_used: Binary, load: Load, memory: int,
     if not record.completed:
         figures['total_ms'] = None
     figures['load_average'] = before
+    figures['binary'] = identity
     return figures
 
 
@@ -161,10 +163,16 @@ def judge(memory: int) -> Callable[[Results], List[Verdict]]:
     return verdicts
 
 
-def _spoiled(figures: Figures) -> Optional[str]:
-    if figures.get('wrong_pages'):
-        return f'{figures["wrong_pages"]} pages were wrong'
-    return None
+def _spoiled(binaries: List[Binary]) -> Callable[[Figures], Optional[str]]:
+    built = {used.identity() for used in binaries}
+
+    def spoiled(figures: Figures) -> Optional[str]:
+        if figures.get('wrong_pages'):
+            return f'{figures["wrong_pages"]} pages were wrong'
+        if figures.get('binary') not in built:
+            return 'the binary was built anew in the meantime'
+        return None
+    return spoiled
 
 
 def make(options: argparse.Namespace) -> Suite:
@@ -183,7 +191,8 @@ def make(options: argparse.Namespace) -> Suite:
                 f'{way.settings.name}',
                 partial(measure, used, load, options.memory, settings)))
     return Suite(
-        'strategies', rows, COLUMNS, judge(options.memory), _spoiled,
+        'strategies', rows, COLUMNS, judge(options.memory),
+        _spoiled([ours, stock]),
         notes=[
             f'Guest of {options.memory} MiB, {options.fill} MiB filled; '
             f'heavy: {options.working_set} MiB of that written as fast as it '

@@ -40,6 +40,11 @@ class Binary:
         """Where the firmware is, for the command line"""
         return [arg for path in self.data for arg in ('-L', str(path))]
 
+    def identity(self) -> str:
+        """Changes when it is built anew"""
+        status = self.path.resolve().stat()
+        return f'{status.st_ino}:{status.st_size}:{status.st_mtime_ns}'
+
     def version(self) -> str:
         """What it says of itself, as "10.0.13 (Debian ...)" """
         done = subprocess.run([str(self.path), '--version'], check=True,
