@@ -138,7 +138,15 @@ void strategy_run_begin(const StrategyConfig *config, bool asked_for)
 
 void strategy_run_connected(void)
 {
+    MigrationState *s = migrate_get_current();
+
     qatomic_set(&current_run->running, true);
+    if (strategy_run_active()) {
+        /* A migration that was cancelled may have left PONGs behind */
+        while (qemu_sem_timedwait(&s->rp_state.rp_pong_acks, 0) == 0) {
+            trace_strategy_stale_pong();
+        }
+    }
 }
 
 void strategy_run_end(void)

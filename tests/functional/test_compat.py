@@ -8,15 +8,17 @@ And when one is set, a stock destination, which does not know of strategies,
 fails and leaves the guest unharmed at the source.
 """
 
+import os
+import signal
 import sys
 from typing import List, Optional
 
 from lib import scenario
 from lib.guest import Load
 from lib.machines import Machines
-from lib.migration import Migration, Settings
+from lib.migration import CANCELLED, MIB, Migration, Settings
 from lib.scenario import BANDWIDTH, HEAVY, LIGHT
-from lib.strategy import Strategy
+from lib.strategy import STRATEGY_SECTION, Strategy
 from lib.tap import Tap, check, check_equal, note
 
 tap = Tap()
@@ -84,7 +86,7 @@ def refused(mode: str, full: bool, strategy: Optional[Strategy] = None,
             scenario.check_stayed(room, migration, record)
             destination.stop_process()
             said = destination.get_log() or ''
-            check('ram-strategy' in said,
+            check(STRATEGY_SECTION in said,
                   f'the destination says nothing of the section: {said}')
             room.end(destination)
 
@@ -98,6 +100,41 @@ def refused(mode: str, full: bool, strategy: Optional[Strategy] = None,
 refused('hybrid', False)
 refused('postcopy', False)
 refused('auto', True)
+
+@tap.test('a cancelled migration leaves no acknowledgement behind')
+def stale_acknowledgement() -> None:
+    """The next destination has to acknowledge the strategy by itself"""
+    crawl = Settings('hybrid', Strategy('hybrid'), POSTCOPY, bandwidth=4)
+    how = Settings('postcopy', Strategy('postcopy'), POSTCOPY,
+                   bandwidth=BANDWIDTH)
+    with Machines(scenario.our_binary(), HEAVY, scenario.MEMORY) as room:
+        source, knows = room.start(), room.expect()
+        for _ in range(2):
+            first = Migration(source, knows, room.guest, crawl)
+            first.start()
+            first.wait_state('active')
+            first.wait_for('pages sent', lambda m=first: int(
+                m.source.migration().get('ram', {}).get('transferred', 0)
+            ) > MIB)
+            first.cancel()
+            check(first.wait_end() in CANCELLED, 'it was not cancelled')
+            room.end(knows)
+            knows = room.expect()
+        room.end(knows)
+
+        stock = room.expect(scenario.stock_binary())
+        migration = Migration(source, stock, room.guest, how)
+        pid = stock.get_pid()
+        assert pid
+        migration.start(lambda: os.kill(pid, signal.SIGSTOP))
+        try:
+            # Nobody has acknowledged anything, so the guest runs on.
+            room.guest.wait_beats(3)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        check_equal(migration.wait_end(), 'failed', 'end')
+        scenario.check_stayed(room, migration, migration.record())
+
 
 if __name__ == '__main__':
     sys.exit(tap.main())

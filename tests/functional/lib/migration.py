@@ -24,6 +24,9 @@ MIB = 1 << 20
 # gets there.
 PATIENCE = 180.0
 ENDS = ('completed', 'failed', 'cancelled')
+# QEMU 10.0 shuts the return path down before it sets the state: if the
+# migration thread notices first, what was cancelled ends as failed.
+CANCELLED = ('cancelled', 'failed')
 POSTCOPY_STATES = ('postcopy-active', 'postcopy-paused', 'completed')
 
 
@@ -151,10 +154,15 @@ class Migration:
         self.destination.cmd('migrate-incoming', uri=f'unix:{path}')
         return f'unix:{path}'
 
-    def start(self) -> None:
-        """Begin; returns as soon as the source has taken the command"""
+    def start(self, before: Callable[[], None] = lambda: None) -> None:
+        """
+        Begin; returns as soon as the source has taken the command
+
+        @before is called when the destination listens.
+        """
         self.prepare()
         uri = self.listen()
+        before()
         self.started = time.monotonic()
         try:
             self.source.cmd('migrate', uri=uri)
@@ -339,7 +347,7 @@ class Migration:
 
     def _outcome(self, last: QMPDict) -> str:
         state = self.states[-1] if self.states else 'none'
-        if state == 'cancelled' and self._stopped_by_us:
+        if self._stopped_by_us and state in CANCELLED:
             return self._stopped_by_us
         if state == 'failed':
             return f'failed: {last.get("error-desc", "no reason given")}'
