@@ -229,7 +229,11 @@ bool strategy_run_sync_due(bool fits)
         run->mid_pass = ram_bytes_remaining() != 0;
         return !run->mid_pass;
     }
-    return fits;
+    /*
+     * With a downtime limit of 0 not even an empty rest fits, so that the
+     * log would never be read, and the guest stopped for all it dirtied.
+     */
+    return fits || !ram_bytes_remaining();
 }
 
 static void run_pass_figures(StrategyRun *run, MigrationState *s,
