@@ -317,7 +317,9 @@ static void *racer_main(void *opaque)
     enum { N = 600 };
     Racer *r = opaque;
     g_autofree uint64_t *seen = g_new0(uint64_t, N);
-    Fixture own = *r->f;
+    Fixture own = {
+        .slab = r->f->slab, .store = r->f->store, .block = r->f->block
+    };
     GRand *rand = g_rand_new_with_seed(r->id);
     unsigned i;
 

@@ -1,0 +1,120 @@
+/*
+ * Fuzzer: the real server over a socketpair
+ *
+ * Input: a first byte of choices, then what a client sends.  The server must
+ * not crash, must close the connection once the client has, and must hold no
+ * page frame of the session when that has been ended.
+ *
+ * Bit 0: HELLO comes from the harness, so that the fuzzer need not find it
+ * Bit 1: it offers checksums
+ * Bit 2: and a block is there
+ * Bit 3: everything is sent byte by byte
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/module.h"
+#include "migration/memserver/codec.h"
+#include "migration/memserver/server.h"
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static MsServer *server;
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    MsServerOptions o;
+
+    module_call_init(MODULE_INIT_QOM);
+    signal(SIGPIPE, SIG_IGN);
+    ms_server_defaults(&o);
+    o.max_pages = 4096;
+    o.session_quota = 2048;
+    o.max_sessions = 64;
+    o.threads = 1;
+    o.expiry_ms = 1;
+    o.idle_report_ms = INT64_MAX;
+    server = ms_server_new(&o, &error_abort);
+    /* One warning for each expired session is too much here */
+    if (!getenv("FUZZ_VERBOSE")) {
+        fclose(stderr);
+        stderr = fopen("/dev/null", "w");
+    }
+    return 0;
+}
+
+/* Take in what the server says; true when it has closed */
+static bool drain(int fd, bool wait)
+{
+    uint8_t buf[65536];
+    ssize_t n;
+
+    do {
+        n = recv(fd, buf, sizeof(buf), wait ? 0 : MSG_DONTWAIT);
+    } while (n > 0);
+    return n == 0 || (n < 0 && errno != EAGAIN);
+}
+
+static bool send_all(int fd, const uint8_t *data, size_t size, size_t step)
+{
+    while (size) {
+        ssize_t n = send(fd, data, MIN(size, step),
+                         MSG_DONTWAIT | MSG_NOSIGNAL);
+
+        if (n > 0) {
+            data += n;
+            size -= n;
+        } else if (errno != EAGAIN) {
+            return false;
+        }
+        if (drain(fd, false)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void send_opening(int fd, unsigned choices)
+{
+    uint8_t buf[sizeof(PageLinkHeader) + sizeof(PageLinkHello)];
+    PageLinkHello hello = {
+        .version_min = 1, .version_max = 1, .role = PAGELINK_ROLE_OWNER,
+        .class = PAGELINK_CLASS_DEMAND, .flags = PAGELINK_HELLO_CREATE,
+        .epoch = 1, .features = choices >> 1 & 1, .uuid = "fuzz",
+    };
+    uint32_t length;
+
+    pagelink_encode_header(buf, PAGELINK_HELLO, 0, sizeof(hello), 0, 1);
+    pagelink_encode_hello(buf + sizeof(PageLinkHeader), &hello);
+    send_all(fd, buf, sizeof(buf), sizeof(buf));
+    if (choices & 4) {
+        length = pagelink_encode_block(buf + sizeof(PageLinkHeader), 0, 1024,
+                                       "ram");
+        pagelink_encode_header(buf, PAGELINK_BLOCK, 0, length, 0, 2);
+        send_all(fd, buf, sizeof(PageLinkHeader) + length, sizeof(buf));
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    QIOChannelSocket *sioc;
+    int fds[2];
+
+    if (!size || socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0) {
+        return 0;
+    }
+    sioc = qio_channel_socket_new_fd(fds[0], &error_abort);
+    ms_server_add_channel(server, sioc);
+    object_unref(OBJECT(sioc));
+    if (data[0] & 1) {
+        send_opening(fds[1], data[0]);
+    }
+    send_all(fds[1], data + 1, size - 1, data[0] & 8 ? 1 : SIZE_MAX / 2);
+    shutdown(fds[1], SHUT_WR);
+    drain(fds[1], true);
+    close(fds[1]);
+    return 0;
+}
