@@ -22,7 +22,9 @@
     "n=$#; " \
     "while [ $n -gt 0 ]; do " \
     "a=$1; shift; n=$((n - 1)); " \
-    "case \"$a $1\" in \"-accel kvm\"*) shift; n=$((n - 1)); continue;; esac; " \
+    "case \"$a $1\" in " \
+    "\"-accel kvm\"*) shift; n=$((n - 1)); continue;; " \
+    "esac; " \
     "set -- \"$@\" \"$a\"; " \
     "done; " \
     "exec \"$0\" \"$@\"' "
