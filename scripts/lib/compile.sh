@@ -72,7 +72,7 @@ finish_tree() {
     done
     mkdir -p "$bin"
     find "$bin" -xtype l -delete
-    for program in "$build"/qemu-*; do
+    for program in "$build"/qemu-* "$build"/migration/memserver/qemu-*; do
         if [ ! -f "$program" ] || [ ! -x "$program" ]; then
             continue
         fi
