@@ -87,7 +87,7 @@
 #define PAGELINK_CLASS_DEMAND           2
 
 /* PageLinkHello.flags */
-#define PAGELINK_HELLO_CREATE           0x0001  /* make the session if need be */
+#define PAGELINK_HELLO_CREATE           0x0001  /* make it if need be */
 #define PAGELINK_HELLO_TAKE             0x0002  /* become owner, raise epoch */
 
 /* PageLinkEntry.flags */

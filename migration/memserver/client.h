@@ -54,8 +54,10 @@ typedef struct PageLinkPage {
     uint16_t flags;             /* PAGELINK_ENTRY_*; set by a GET */
     uint64_t page;
     uint64_t version;           /* set by a GET */
-    /* PUT: content, or NULL for a zero page.  GET: where to put it; not
-     * touched for zero and absent pages. */
+    /*
+     * PUT: content, or NULL for a zero page.  GET: where to put it; not
+     * touched for zero and absent pages.
+     */
     void *data;
 } PageLinkPage;
 

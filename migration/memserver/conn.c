@@ -437,21 +437,23 @@ static ssize_t conn_linger(MsConn *conn)
     return n;
 }
 
-uint32_t ms_conn_run(MsConn *conn)
+void ms_conn_run(MsConn *conn, uint32_t *events)
 {
     MsThread *thread = conn->thread;
     int round;
 
+    *events = 0;
     for (round = 0; round < MS_RUN_ROUNDS; round++) {
         ssize_t n = 0;
 
         conn_handle_input(conn);
         if (conn->niov && conn->state != MS_CONN_DEAD) {
             if (!conn_flush(conn)) {
-                return EPOLLOUT;
+                *events = EPOLLOUT;
+                return;
             }
             if (conn->move) {
-                return 0;
+                return;
             }
             /* There may be more in the buffer, now that there is room */
             if (conn->state != MS_CONN_FINISH) {
@@ -487,13 +489,14 @@ uint32_t ms_conn_run(MsConn *conn)
             break;
         case MS_CONN_WAIT_END:
         case MS_CONN_DEAD:
-            return EPOLLERR;
+            *events = EPOLLERR;
+            return;
         }
         if (n <= 0) {
-            return EPOLLIN;
+            *events = EPOLLIN;
+            return;
         }
     }
-    return 0;
 }
 
 bool ms_conn_is_stalled(const MsConn *conn, int64_t now_ms)

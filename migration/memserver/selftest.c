@@ -303,8 +303,8 @@ static bool measure(Selftest *t, Worker *workers, Job job, const char *name,
     g_autofree double *rates = g_new(double, repeat);
     g_autofree double *cpu = g_new(double, repeat);
     g_autofree char *key = g_strdup_printf("%s-pages-per-second", name);
-    g_autofree char *cpu_key = g_strdup_printf("%s-client-bytes-per-"
-                                               "cpu-second", name);
+    g_autofree char *cpu_key =
+        g_strdup_printf("%s-client-bytes-per-cpu-second", name);
 
     for (i = 0; i < repeat; i++) {
         double before = cpu_seconds();

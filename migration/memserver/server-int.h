@@ -180,11 +180,11 @@ void ms_conn_free(MsConn *conn);
 /**
  * ms_conn_run: do what can be done without waiting
  *
- * Sets conn->state to MS_CONN_DEAD when the connection is to be freed.
+ * @events: set to what epoll is to wait for; 0 if there is more to do at once
  *
- * Returns: the epoll events to wait for; 0 if there is more to do at once
+ * Sets conn->state to MS_CONN_DEAD when the connection is to be freed.
  */
-uint32_t ms_conn_run(MsConn *conn);
+void ms_conn_run(MsConn *conn, uint32_t *events);
 
 /**
  * ms_conn_is_stalled: has the peer stopped in the middle of something?

@@ -86,7 +86,7 @@ static void thread_run_conn(MsThread *thread, MsConn *conn)
         QTAILQ_REMOVE(&thread->ready, conn, again);
         conn->queued = false;
     }
-    events = ms_conn_run(conn);
+    ms_conn_run(conn, &events);
     if (conn->state == MS_CONN_DEAD) {
         thread_free_conn(thread, conn);
         return;

@@ -58,6 +58,7 @@ void ms_sessions_destroy(MsSessions *t, MsFrameCache *cache)
 static bool equal_in_constant_time(const uint8_t *a, const uint8_t *b,
                                    size_t n)
 {
+    /* volatile: so that the compiler cannot leave the loop early */
     volatile uint8_t diff = 0;
     size_t i;
 
