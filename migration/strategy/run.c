@@ -46,6 +46,7 @@ typedef struct StrategyRun {
     /* Any thread, atomically */
     bool running;               /* from the connection to the clean-up */
     bool background;
+    bool waiting;               /* for the destination's acknowledgement */
 
     /* Protects what is below */
     QemuMutex lock;
@@ -306,6 +307,7 @@ static bool run_destination_agreed(StrategyRun *run, MigrationState *s)
             run->pongs++;
             continue;
         }
+        qatomic_set(&run->waiting, true);
         if (s->state != MIGRATION_STATUS_ACTIVE) {
             return false;
         }
@@ -320,6 +322,11 @@ static bool run_destination_agreed(StrategyRun *run, MigrationState *s)
             return false;
         }
     }
+    if (run->pongs == STRATEGY_PONGS) {
+        /* The preempt channel waits for one as well: give it back */
+        qemu_sem_post(&s->rp_state.rp_pong_acks);
+        run->pongs++;
+    }
     return true;
 }
 
@@ -327,6 +334,7 @@ bool strategy_run_step(bool fits)
 {
     MigrationState *s = migrate_get_current();
     StrategyRun *run = current_run;
+    bool agreed, waited;
 
     if (!strategy_run_active()) {
         return fits;
@@ -338,17 +346,21 @@ bool strategy_run_step(bool fits)
     if (run->mid_pass) {
         fits = false;
     }
+    if (!fits && !run->want_switch && !qatomic_read(&s->start_postcopy)) {
+        return false;
+    }
+    agreed = run_destination_agreed(run, s);
+    waited = qatomic_xchg(&run->waiting, false);
+    if (!agreed || (fits && waited)) {
+        /* After a wait, what fitted may fit no more */
+        return false;
+    }
     if (fits) {
         run_say(run, "pre-copy: after pass %" PRIu64 " the rest of %.1f MiB "
                 "fits the downtime limit of %" PRIu64 " ms, so there is no "
                 "need for post-copy", run->passes,
                 ram_bytes_remaining() / 1048576.0, migrate_downtime_limit());
-    } else if (run->want_switch && run_destination_agreed(run, s)) {
-        if (run->pongs == STRATEGY_PONGS) {
-            /* The preempt channel waits for one as well: give it back */
-            qemu_sem_post(&s->rp_state.rp_pong_acks);
-            run->pongs++;
-        }
+    } else {
         qatomic_set(&s->start_postcopy, true);
     }
     return fits;
@@ -427,7 +439,10 @@ RamStrategyInfo *strategy_run_query(void)
     info->has_switch_reason = info->has_switch_time = run->switched;
     info->switch_reason = run->switch_reason;
     info->switch_time = run->switch_time;
-    info->reason = g_strdup(run->sentence);
+    info->reason = g_strdup_printf("%s%s", run->sentence,
+                                   qatomic_read(&run->waiting) ?
+                                   "; waiting for the destination to "
+                                   "acknowledge the strategy" : "");
     if (run->forecast) {
         info->forecast = QAPI_CLONE(RamStrategyForecast, run->forecast);
     }
