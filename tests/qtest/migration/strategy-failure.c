@@ -77,8 +77,53 @@ static void test_refused_connection(void)
     strategy_quit(&g);
 }
 
+/*
+ * The guest is not stopped before the destination has acknowledged the
+ * strategy: one that says nothing gets no chance to lose it.  Meanwhile the
+ * migration can be cancelled; when the destination answers, it completes.
+ */
+static void test_silent_destination(const void *opaque)
+{
+    static const StrategySetup setup = {
+        .strategy = "{ 'mode': 'postcopy' }",
+        .hide_stderr = true,
+        .bandwidth = STRATEGY_FAST,
+    };
+    bool cancel = opaque;
+    g_autofree char *uri = NULL;
+    g_autofree char *status = NULL;
+    StrategyGuests g;
+
+    if (!strategy_start(&g, &setup)) {
+        return;
+    }
+    uri = migrate_get_connect_uri(g.to);
+    g_assert(!kill(qtest_pid(g.to), SIGSTOP));
+    migrate_qmp(g.from, g.to, uri, NULL, "{}");
+    strategy_wait_status(g.from, "active");
+    strategy_still_there(&g);
+    status = migrate_query_status(g.from);
+    g_assert_cmpstr(status, ==, "active");
+
+    if (cancel) {
+        migrate_cancel(g.from);
+        strategy_wait_status(g.from, "cancelled");
+        strategy_still_there(&g);
+        g_assert(!kill(qtest_pid(g.to), SIGCONT));
+        strategy_replace_destination(&g);
+        strategy_migrate(&g);
+    } else {
+        g_assert(!kill(qtest_pid(g.to), SIGCONT));
+    }
+    strategy_finish(&g);
+}
+
 void strategy_add_failure(void)
 {
+    qtest_add_data_func("/migration/strategy/failure/silent-destination/wait",
+                        NULL, test_silent_destination);
+    qtest_add_data_func("/migration/strategy/failure/silent-destination/cancel",
+                        "cancel", test_silent_destination);
     qtest_add_data_func("/migration/strategy/failure/destination-killed/hybrid",
                         "{ 'mode': 'hybrid' }", test_destination_killed);
     qtest_add_data_func("/migration/strategy/failure/destination-killed/auto",

@@ -14,7 +14,7 @@
 #include "qapi/error.h"
 #include "qobject/qjson.h"
 
-#define HANG_SECONDS 240
+#define HANG_SECONDS 120
 
 /* Something to wait for */
 typedef struct Goal Goal;
