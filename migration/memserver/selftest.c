@@ -17,9 +17,9 @@
 
 #include "qemu/osdep.h"
 #include <sys/resource.h>
+#include "crypto/random.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
-#include "qemu/guest-random.h"
 #include "qemu/memalign.h"
 #include "qemu/thread.h"
 #include "qemu/uuid.h"
@@ -563,9 +563,9 @@ bool ms_selftest_run(const MsSelftestOptions *o, Error **errp)
     bool ok;
 
     if (!selftest_check(o, errp) ||
-        qemu_guest_getrandom(t.client.uuid, sizeof(t.client.uuid),
+        qcrypto_random_bytes(t.client.uuid, sizeof(t.client.uuid),
                              errp) < 0 ||
-        qemu_guest_getrandom(t.client.key, sizeof(t.client.key), errp) < 0) {
+        qcrypto_random_bytes(t.client.key, sizeof(t.client.key), errp) < 0) {
         return false;
     }
     make_pool(&t);

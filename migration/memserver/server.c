@@ -28,6 +28,7 @@ typedef struct MsShake {
     QIOChannelSocket *sioc;
     QIOChannelTLS *tioc;
     guint timer;
+    guint idle;                 /* handing over to an I/O thread */
 } MsShake;
 
 void ms_server_defaults(MsServerOptions *options)
@@ -115,6 +116,22 @@ static void thread_run_conn(MsThread *thread, MsConn *conn)
     }
 }
 
+/* The session has ended: its connections are of no use any more */
+static void conn_drop_session(MsConn *conn)
+{
+    MsSession *session = g_steal_pointer(&conn->session);
+    PageLinkFault fault;
+
+    if (conn->reserved) {
+        ms_account_release(&session->account, conn->reserved);
+        conn->reserved = 0;
+    }
+    ms_session_disconnect(&conn->thread->server->sessions, session);
+    pagelink_fault(&fault, PAGELINK_ERR_SESSION_ENDED, PAGELINK_NO_INDEX,
+                   "the session has been ended by its owner");
+    ms_conn_fail(conn, 0, &fault);
+}
+
 static void thread_adopt(MsThread *thread, MsConn *conn)
 {
     struct epoll_event ev = { .events = EPOLLIN, .data.ptr = conn };
@@ -126,33 +143,24 @@ static void thread_adopt(MsThread *thread, MsConn *conn)
         thread_free_conn(thread, conn);
         return;
     }
+    /* It may have been between two threads when both were told */
+    if (conn->session && qatomic_read(&conn->session->ended)) {
+        conn_drop_session(conn);
+    }
     thread_run_conn(thread, conn);
 }
 
-/* The session has ended: its connections are of no use any more */
 static void thread_drop_session(MsThread *thread, MsSession *session)
 {
-    MsSessions *sessions = &thread->server->sessions;
     MsConn *conn, *next;
 
     QTAILQ_FOREACH_SAFE(conn, &thread->conns, link, next) {
-        PageLinkFault fault;
-
-        if (conn->session != session) {
-            continue;
+        if (conn->session == session) {
+            conn_drop_session(conn);
+            thread_run_conn(thread, conn);
         }
-        if (conn->reserved) {
-            ms_account_release(&session->account, conn->reserved);
-            conn->reserved = 0;
-        }
-        conn->session = NULL;
-        ms_session_disconnect(sessions, session);
-        pagelink_fault(&fault, PAGELINK_ERR_SESSION_ENDED, PAGELINK_NO_INDEX,
-                       "the session has been ended by its owner");
-        ms_conn_fail(conn, 0, &fault);
-        thread_run_conn(thread, conn);
     }
-    ms_session_unref(sessions, session);
+    ms_session_unref(&thread->server->sessions, session);
 }
 
 static void thread_tell_freed(MsThread *thread, uint64_t conn_id,
@@ -493,6 +501,16 @@ static gboolean shake_timeout(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
+static gboolean shake_hand_over(gpointer opaque)
+{
+    MsShake *shake = opaque;
+
+    shake->idle = 0;
+    server_add(shake->server, shake->sioc, QIO_CHANNEL(shake->tioc));
+    shake_free(shake);
+    return G_SOURCE_REMOVE;
+}
+
 static void shake_done(QIOTask *task, gpointer opaque)
 {
     MsShake *shake = opaque;
@@ -504,10 +522,15 @@ static void shake_done(QIOTask *task, gpointer opaque)
         trace_memserver_conn_close("tls", "handshake failed");
         qatomic_inc(&server->refused);
         qatomic_dec(&server->connections);
-    } else {
-        server_add(server, shake->sioc, QIO_CHANNEL(shake->tioc));
+        shake_free(shake);
+        return;
     }
-    shake_free(shake);
+    if (shake->timer) {
+        g_source_remove(shake->timer);
+        shake->timer = 0;
+    }
+    /* The task still holds the channel, which is to have one owner only */
+    shake->idle = g_idle_add(shake_hand_over, shake);
 }
 
 static void shake_start(MsServer *server, QIOChannelSocket *sioc)

@@ -347,6 +347,8 @@ static void test_half_messages(void)
 
         send_hello(fd, 'a');
         g_assert_cmpint(write_full(fd, put, cut), ==, cut);
+        /* Not closed with its answer unread: that would throw away ours too */
+        g_assert_cmpint(read_full(fd, back, 64), ==, 64);
         close(fd);
     }
     while (ms_server_connections(server) > 1) {
