@@ -496,6 +496,7 @@ static int run_server(Options *o)
 {
     QIONetListener *listener;
     Running r = { 0 };
+    sigset_t signals;
 
     if (o->tls_creds) {
         o->server.tls_creds = find_creds(o->tls_creds,
@@ -511,6 +512,11 @@ static int run_server(Options *o)
     }
     raise_descriptor_limit(o->server.max_connections);
 
+    /* Whoever sees us listen may also send a signal: keep it until later */
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
     listener = qio_net_listener_new();
     add_listeners(o, listener);
     /* Before any thread is made; the parent returns once we listen */
@@ -521,10 +527,11 @@ static int run_server(Options *o)
     if (o->pid_file) {
         qemu_write_pidfile(o->pid_file, &error_fatal);
     }
-    r.server = ms_server_new(&o->server, &error_fatal);
     r.loop = g_main_loop_new(NULL, false);
     g_unix_signal_add(SIGTERM, handle_signal, &r);
     g_unix_signal_add(SIGINT, handle_signal, &r);
+    sigprocmask(SIG_UNBLOCK, &signals, NULL);
+    r.server = ms_server_new(&o->server, &error_fatal);
     ms_server_add_listener(r.server, listener);
 
     g_main_loop_run(r.loop);
