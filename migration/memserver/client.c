@@ -18,61 +18,11 @@
 #include "qemu/sockets.h"
 #include "qemu/units.h"
 #include "checksum.h"
-#include "client.h"
+#include "client-int.h"
 #include "trace.h"
 
-#define IN_SIZE                 (16 * KiB)
-#define READ_PAGES              PAGELINK_MAX_DATA_BATCH
-
-/* A request without its answer */
-typedef struct PageLinkOp {
-    QSIMPLEQ_ENTRY(PageLinkOp) next;
-    uint16_t answer;            /* type of the message that answers it */
-    uint64_t id;
-    PageLinkDone *done;
-    void *opaque;
-    PageLinkPage *pages;        /* GET */
-    unsigned n, filled;
-    PageLinkAck *ack;           /* SYNC */
-    void **body;                /* others: the answer's body, or NULL */
-    PageLinkHeader *head;       /* and its header */
-    bool failed;
-    PageLinkFault fault;
-} PageLinkOp;
-
-typedef QSIMPLEQ_HEAD(, PageLinkOp) PageLinkOpList;
-
-struct PageLinkClient {
-    QIOChannelSocket *sioc;
-    QIOChannel *ioc;
-    char *peer;
-    int timeout_ms;
-    PageLinkHelloAck info;
-    uint64_t next_id;
-    PageLinkFault failure;      /* code is 0 while all is well */
-
-    PageLinkOpList ops;         /* sent */
-    PageLinkOpList finished;    /* callback not yet called */
-    unsigned nops;
-    bool sending;               /* in the middle of a message */
-    bool calling;               /* in a callback */
-    bool put_refused;           /* an ERROR that answers no op */
-    PageLinkFault put_fault;
-
-    /* Receiving */
-    uint8_t *in;                /* IN_SIZE bytes */
-    size_t in_pos, in_end;
-    PageLinkHeader head;
-    bool have_head;
-    uint8_t *body;              /* of a message without pages */
-    size_t body_fill;
-    PageLinkEntry entries[PAGELINK_MAX_DATA_BATCH];
-    unsigned next_entry;        /* whose page comes next */
-    size_t page_fill;
-    bool in_pages;
-};
-
-static bool report(const PageLinkFault *fault, const char *peer, Error **errp)
+bool pagelink_client_report(const PageLinkFault *fault, const char *peer,
+                            Error **errp)
 {
     error_setg(errp, "page link to %s: %s", peer, fault->text);
     return false;
@@ -106,7 +56,7 @@ static void run_callbacks(PageLinkClient *c)
     c->calling = false;
 }
 
-static void client_fail(PageLinkClient *c, const PageLinkFault *fault)
+void pagelink_client_fail(PageLinkClient *c, const PageLinkFault *fault)
 {
     if (c->failure.code) {
         return;
@@ -118,13 +68,13 @@ static void client_fail(PageLinkClient *c, const PageLinkFault *fault)
     }
 }
 
-static bool client_fail_text(PageLinkClient *c, uint32_t code,
-                             const char *text)
+bool pagelink_client_fail_text(PageLinkClient *c, uint32_t code,
+                               const char *text)
 {
     PageLinkFault fault;
 
     pagelink_fault(&fault, code, PAGELINK_NO_INDEX, "%s", text);
-    client_fail(c, &fault);
+    pagelink_client_fail(c, &fault);
     return false;
 }
 
@@ -139,9 +89,9 @@ static ssize_t client_read(PageLinkClient *c, const struct iovec *iov,
         return 0;
     }
     if (n <= 0) {
-        client_fail_text(c, PAGELINK_ERR_PROTOCOL,
-                         err ? error_get_pretty(err) :
-                         "the connection was closed");
+        pagelink_client_fail_text(c, PAGELINK_ERR_PROTOCOL,
+                                  err ? error_get_pretty(err) :
+                                  "the connection was closed");
         error_free(err);
         return -1;
     }
@@ -160,7 +110,7 @@ static bool check_crc(PageLinkClient *c, const PageLinkEntry *e,
     pagelink_fault(&fault, PAGELINK_ERR_CHECKSUM, PAGELINK_NO_INDEX,
                    "page %" PRIu64 " of block %u came back damaged", e->page,
                    e->block);
-    client_fail(c, &fault);
+    pagelink_client_fail(c, &fault);
     return false;
 }
 
@@ -212,21 +162,21 @@ static bool handle_data(PageLinkClient *c, const uint8_t *table)
 
     if (!pagelink_decode_entries(&c->head, table, c->info.features,
                                  c->entries, &npages, &fault)) {
-        client_fail(c, &fault);
+        pagelink_client_fail(c, &fault);
         return false;
     }
     if (!op || op->answer != PAGELINK_DATA || op->id != c->head.request_id ||
         c->head.count > op->n - op->filled ||
         last != (c->head.count == op->n - op->filled)) {
-        return client_fail_text(c, PAGELINK_ERR_PROTOCOL,
-                                "DATA that nobody asked for");
+        return pagelink_client_fail_text(c, PAGELINK_ERR_PROTOCOL,
+                                         "DATA that nobody asked for");
     }
     for (i = 0; i < c->head.count; i++) {
         PageLinkPage *page = &op->pages[op->filled + i];
 
         if (c->entries[i].page != page->page ||
             c->entries[i].block != page->block) {
-            return client_fail_text(c, PAGELINK_ERR_PROTOCOL,
+            return pagelink_client_fail_text(c, PAGELINK_ERR_PROTOCOL,
                                     "DATA for a page that was not asked for");
         }
         page->flags = c->entries[i].flags;
@@ -243,11 +193,11 @@ static bool handle_error(PageLinkClient *c, const uint8_t *body)
     PageLinkFault error, fault;
 
     if (!pagelink_decode_error(&c->head, body, &error, &fault)) {
-        client_fail(c, &fault);
+        pagelink_client_fail(c, &fault);
         return false;
     }
     if (c->head.flags & PAGELINK_ERROR_FATAL) {
-        client_fail(c, &error);
+        pagelink_client_fail(c, &error);
         return false;
     }
     if (op && op->id == c->head.request_id) {
@@ -271,7 +221,7 @@ static bool handle_answer(PageLinkClient *c, const uint8_t *body)
         pagelink_fault(&fault, PAGELINK_ERR_PROTOCOL, PAGELINK_NO_INDEX,
                        "%s that nobody asked for",
                        pagelink_type_name(c->head.type));
-        client_fail(c, &fault);
+        pagelink_client_fail(c, &fault);
         return false;
     }
     if (op->ack) {
@@ -320,7 +270,7 @@ static bool client_step(PageLinkClient *c)
             return false;
         }
         if (!pagelink_decode_header(p, &c->head, &fault)) {
-            client_fail(c, &fault);
+            pagelink_client_fail(c, &fault);
             return false;
         }
         c->in_pos += sizeof(PageLinkHeader);
@@ -430,13 +380,13 @@ static bool client_time_out(PageLinkClient *c)
 
     pagelink_fault(&fault, PAGELINK_ERR_TIMEOUT, PAGELINK_NO_INDEX,
                    "no answer for %d ms", c->timeout_ms);
-    client_fail(c, &fault);
+    pagelink_client_fail(c, &fault);
     return false;
 }
 
 /* Send all; takes in answers meanwhile, or both sides might wait for ever */
-static bool client_send(PageLinkClient *c, struct iovec *iov, unsigned niov,
-                        Error **errp)
+bool pagelink_client_send(PageLinkClient *c, struct iovec *iov, unsigned niov,
+                          Error **errp)
 {
     assert(!c->sending);
     c->sending = true;
@@ -455,7 +405,8 @@ static bool client_send(PageLinkClient *c, struct iovec *iov, unsigned niov,
         if (n < 0) {
             /* What the peer said before it closed tells more than EPIPE */
             client_receive(c);
-            client_fail_text(c, PAGELINK_ERR_PROTOCOL, error_get_pretty(err));
+            pagelink_client_fail_text(c, PAGELINK_ERR_PROTOCOL,
+                                      error_get_pretty(err));
             error_free(err);
             break;
         }
@@ -474,14 +425,14 @@ static bool client_send(PageLinkClient *c, struct iovec *iov, unsigned niov,
     c->sending = false;
     run_callbacks(c);
     if (c->failure.code) {
-        return report(&c->failure, c->peer, errp);
+        return pagelink_client_report(&c->failure, c->peer, errp);
     }
     return true;
 }
 
 /* Note a request as sent.  Before it is: the answer may come meanwhile. */
-static PageLinkOp *op_new(PageLinkClient *c, uint16_t answer, uint64_t id,
-                          PageLinkDone *done, void *opaque)
+PageLinkOp *pagelink_op_new(PageLinkClient *c, uint16_t answer, uint64_t id,
+                            PageLinkDone *done, void *opaque)
 {
     PageLinkOp *op = g_new0(PageLinkOp, 1);
 
@@ -494,19 +445,13 @@ static PageLinkOp *op_new(PageLinkClient *c, uint16_t answer, uint64_t id,
     return op;
 }
 
-static bool client_ready(PageLinkClient *c, Error **errp)
+bool pagelink_client_ready(PageLinkClient *c, Error **errp)
 {
-    return c->failure.code ? report(&c->failure, c->peer, errp) : true;
+    return c->failure.code ?
+           pagelink_client_report(&c->failure, c->peer, errp) : true;
 }
 
-/* For callers that wait */
-typedef struct Waiter {
-    bool done;
-    bool failed;
-    PageLinkFault fault;
-} Waiter;
-
-static void waiter_done(void *opaque, const PageLinkFault *error)
+void pagelink_waiter_done(void *opaque, const PageLinkFault *error)
 {
     Waiter *w = opaque;
 
@@ -517,7 +462,7 @@ static void waiter_done(void *opaque, const PageLinkFault *error)
     }
 }
 
-static bool client_await(PageLinkClient *c, Waiter *w, Error **errp)
+bool pagelink_client_await(PageLinkClient *c, Waiter *w, Error **errp)
 {
     assert(!c->calling);
     while (!w->done) {
@@ -528,7 +473,7 @@ static bool client_await(PageLinkClient *c, Waiter *w, Error **errp)
         }
         run_callbacks(c);
     }
-    return w->failed ? report(&w->fault, c->peer, errp) : true;
+    return w->failed ? pagelink_client_report(&w->fault, c->peer, errp) : true;
 }
 
 bool pagelink_client_poll(PageLinkClient *c, int timeout_ms, Error **errp)
@@ -538,265 +483,7 @@ bool pagelink_client_poll(PageLinkClient *c, int timeout_ms, Error **errp)
         client_receive(c);
     }
     run_callbacks(c);
-    return client_ready(c, errp);
-}
-
-bool pagelink_client_put(PageLinkClient *c, const PageLinkPage *pages,
-                         unsigned n, Error **errp)
-{
-    uint8_t head[sizeof(PageLinkHeader) + PAGELINK_MAX_TABLE];
-    struct iovec iov[PAGELINK_MAX_BATCH + 1];
-    bool crc = c->info.features & PAGELINK_FEATURE_CHECKSUM;
-    unsigned niov = 1, i;
-
-    assert(n && n <= c->info.max_batch);
-    if (!client_ready(c, errp)) {
-        return false;
-    }
-    for (i = 0; i < n; i++) {
-        PageLinkEntry e = {
-            .page = pages[i].page,
-            .version = pages[i].version,
-            .block = pages[i].block,
-        };
-
-        if (!pages[i].data) {
-            e.flags = PAGELINK_ENTRY_ZERO;
-        } else {
-            struct iovec *last = &iov[niov - 1];
-
-            if (crc) {
-                e.flags = PAGELINK_ENTRY_CRC;
-                e.crc = pagelink_crc32c(pages[i].data);
-            }
-            if (niov > 1 && (uint8_t *)last->iov_base + last->iov_len ==
-                            (uint8_t *)pages[i].data) {
-                last->iov_len += PAGELINK_PAGE_SIZE;
-            } else {
-                iov[niov++] = (struct iovec) {
-                    pages[i].data, PAGELINK_PAGE_SIZE
-                };
-            }
-        }
-        pagelink_encode_entry(head + sizeof(PageLinkHeader) + i * sizeof(e),
-                              &e);
-    }
-    iov[0] = (struct iovec) {
-        head, sizeof(PageLinkHeader) + n * sizeof(PageLinkEntry)
-    };
-    pagelink_encode_header(head, PAGELINK_PUT, 0,
-                           iov_size(iov, niov) - sizeof(PageLinkHeader), n,
-                           c->next_id++);
-    return client_send(c, iov, niov, errp);
-}
-
-bool pagelink_client_get_async(PageLinkClient *c, PageLinkPage *pages,
-                               unsigned n, PageLinkDone *done, void *opaque,
-                               Error **errp)
-{
-    uint8_t buf[sizeof(PageLinkHeader) +
-                PAGELINK_MAX_BATCH * sizeof(PageLinkRequest)];
-    uint32_t length = n * sizeof(PageLinkRequest);
-    struct iovec iov = { buf, sizeof(PageLinkHeader) + length };
-    PageLinkOp *op;
-    unsigned i;
-
-    assert(n && n <= c->info.max_batch);
-    if (!client_ready(c, errp)) {
-        return false;
-    }
-    for (i = 0; i < n; i++) {
-        PageLinkRequest r = {
-            .page = pages[i].page, .block = pages[i].block
-        };
-
-        pagelink_encode_request(buf + sizeof(PageLinkHeader) +
-                                i * sizeof(r), &r);
-    }
-    pagelink_encode_header(buf, PAGELINK_GET, 0, length, n, c->next_id);
-    op = op_new(c, PAGELINK_DATA, c->next_id++, done, opaque);
-    op->pages = pages;
-    op->n = n;
-    return client_send(c, &iov, 1, errp);
-}
-
-bool pagelink_client_get(PageLinkClient *c, PageLinkPage *pages, unsigned n,
-                         Error **errp)
-{
-    Waiter w = { 0 };
-
-    /* Once the request is noted, its completion tells what went wrong */
-    if (!client_ready(c, errp)) {
-        return false;
-    }
-    pagelink_client_get_async(c, pages, n, waiter_done, &w, NULL);
-    return client_await(c, &w, errp);
-}
-
-bool pagelink_client_drop(PageLinkClient *c, const PageLinkRange *ranges,
-                          unsigned n, Error **errp)
-{
-    uint8_t buf[sizeof(PageLinkHeader) + PAGELINK_MAX_TABLE];
-    uint32_t length = n * sizeof(PageLinkRange);
-    struct iovec iov = { buf, sizeof(PageLinkHeader) + length };
-    unsigned i;
-
-    assert(n && n <= c->info.max_batch);
-    if (!client_ready(c, errp)) {
-        return false;
-    }
-    for (i = 0; i < n; i++) {
-        pagelink_encode_range(buf + sizeof(PageLinkHeader) +
-                              i * sizeof(PageLinkRange), &ranges[i]);
-    }
-    pagelink_encode_header(buf, PAGELINK_DROP, 0, length, n, c->next_id++);
-    return client_send(c, &iov, 1, errp);
-}
-
-/* Send a request whose body is in @buf behind room for the header */
-static PageLinkOp *client_request(PageLinkClient *c, uint8_t *buf,
-                                  uint16_t type, uint16_t flags,
-                                  uint32_t length, uint16_t answer,
-                                  PageLinkDone *done, void *opaque,
-                                  struct iovec *iov)
-{
-    pagelink_encode_header(buf, type, flags, length, 0, c->next_id);
-    *iov = (struct iovec) { buf, sizeof(PageLinkHeader) + length };
-    return op_new(c, answer, c->next_id++, done, opaque);
-}
-
-bool pagelink_client_sync_async(PageLinkClient *c, PageLinkAck *ack,
-                                PageLinkDone *done, void *opaque,
-                                Error **errp)
-{
-    uint8_t buf[sizeof(PageLinkHeader)];
-    struct iovec iov;
-
-    if (!client_ready(c, errp)) {
-        return false;
-    }
-    client_request(c, buf, PAGELINK_SYNC, 0, 0, PAGELINK_ACK, done, opaque,
-                   &iov)->ack = ack;
-    return client_send(c, &iov, 1, errp);
-}
-
-bool pagelink_client_sync(PageLinkClient *c, PageLinkAck *ack, Error **errp)
-{
-    Waiter w = { 0 };
-
-    if (!client_ready(c, errp)) {
-        return false;
-    }
-    pagelink_client_sync_async(c, ack, waiter_done, &w, NULL);
-    if (!client_await(c, &w, errp)) {
-        return false;
-    }
-    if (c->put_refused) {
-        c->put_refused = false;
-        return report(&c->put_fault, c->peer, errp);
-    }
-    return true;
-}
-
-/* Send a request, wait for its answer, return the body in @answer */
-static bool client_call(PageLinkClient *c, uint8_t *buf, uint16_t type,
-                        uint16_t flags, uint32_t length,
-                        uint16_t answer_type, void **answer,
-                        PageLinkHeader *head, Error **errp)
-{
-    Waiter w = { 0 };
-    struct iovec iov;
-    PageLinkOp *op;
-
-    if (!client_ready(c, errp)) {
-        return false;
-    }
-    op = client_request(c, buf, type, flags, length, answer_type, waiter_done,
-                        &w, &iov);
-    op->body = answer;
-    op->head = head;
-    client_send(c, &iov, 1, NULL);
-    return client_await(c, &w, errp);
-}
-
-bool pagelink_client_block(PageLinkClient *c, uint16_t block, uint64_t pages,
-                           const char *name, Error **errp)
-{
-    uint8_t buf[sizeof(PageLinkHeader) + sizeof(PageLinkBlock) +
-                PAGELINK_MAX_BLOCK_NAME];
-    uint32_t length = pagelink_encode_block(buf + sizeof(PageLinkHeader),
-                                            block, pages, name);
-
-    return client_call(c, buf, PAGELINK_BLOCK, 0, length, PAGELINK_ACK, NULL,
-                       NULL, errp);
-}
-
-bool pagelink_client_bitmap(PageLinkClient *c, uint16_t block, uint64_t first,
-                            uint32_t pages, uint8_t *bits, Error **errp)
-{
-    uint8_t buf[sizeof(PageLinkHeader) + sizeof(PageLinkBitmap)];
-    PageLinkBitmap b = { .block = block, .first = first, .pages = pages };
-    g_autofree void *answer = NULL;
-    PageLinkHeader head;
-    PageLinkBitmap got;
-    PageLinkFault fault;
-
-    pagelink_encode_bitmap(buf + sizeof(PageLinkHeader), &b);
-    if (!client_call(c, buf, PAGELINK_BITMAP_GET, 0, sizeof(b),
-                     PAGELINK_BITMAP, &answer, &head, errp)) {
-        return false;
-    }
-    if (!pagelink_decode_bitmap(&head, answer, &got, &fault)) {
-        client_fail(c, &fault);
-        return client_ready(c, errp);
-    }
-    if (got.block != block || got.first != first || got.pages != pages) {
-        client_fail_text(c, PAGELINK_ERR_PROTOCOL, "BITMAP of another range");
-        return client_ready(c, errp);
-    }
-    memcpy(bits, (uint8_t *)answer + sizeof(b), DIV_ROUND_UP(pages, 8));
-    return true;
-}
-
-bool pagelink_client_status(PageLinkClient *c, bool all,
-                            PageLinkStatus *status,
-                            PageLinkSessionStatus **sessions, uint32_t *n,
-                            Error **errp)
-{
-    uint8_t buf[sizeof(PageLinkHeader)];
-    g_autofree void *answer = NULL;
-    PageLinkHeader head;
-    PageLinkFault fault;
-    uint32_t i;
-
-    if (!client_call(c, buf, PAGELINK_STATUS_GET,
-                     all ? PAGELINK_STATUS_ALL : 0, 0, PAGELINK_STATUS,
-                     &answer, &head, errp)) {
-        return false;
-    }
-    if (!pagelink_decode_status(&head, answer, status, &fault)) {
-        client_fail(c, &fault);
-        return client_ready(c, errp);
-    }
-    if (sessions) {
-        *n = head.count;
-        *sessions = g_new(PageLinkSessionStatus, head.count);
-        for (i = 0; i < head.count; i++) {
-            pagelink_decode_session_status((uint8_t *)answer +
-                                           sizeof(PageLinkStatus) +
-                                           i * status->session_size,
-                                           &(*sessions)[i]);
-        }
-    }
-    return true;
-}
-
-bool pagelink_client_end(PageLinkClient *c, Error **errp)
-{
-    uint8_t buf[sizeof(PageLinkHeader)];
-
-    return client_call(c, buf, PAGELINK_SESSION_END, 0, 0, PAGELINK_ACK, NULL,
-                       NULL, errp);
+    return pagelink_client_ready(c, errp);
 }
 
 static bool client_hello(PageLinkClient *c, const PageLinkClientOptions *o,
@@ -822,13 +509,13 @@ static bool client_hello(PageLinkClient *c, const PageLinkClientOptions *o,
         memcpy(hello.name, o->name, strnlen(o->name, sizeof(hello.name) - 1));
     }
     pagelink_encode_hello(buf + sizeof(PageLinkHeader), &hello);
-    if (!client_call(c, buf, PAGELINK_HELLO, 0, sizeof(hello),
-                     PAGELINK_HELLO_ACK, &answer, &head, errp)) {
+    if (!pagelink_client_call(c, buf, PAGELINK_HELLO, 0, sizeof(hello),
+                              PAGELINK_HELLO_ACK, &answer, &head, errp)) {
         return false;
     }
     if (!pagelink_decode_hello_ack(answer, &c->info, &fault)) {
-        client_fail(c, &fault);
-        return client_ready(c, errp);
+        pagelink_client_fail(c, &fault);
+        return pagelink_client_ready(c, errp);
     }
     return true;
 }
@@ -940,7 +627,7 @@ void pagelink_client_free(PageLinkClient *c)
     if (!c) {
         return;
     }
-    client_fail_text(c, PAGELINK_ERR_SHUTDOWN, "closed");
+    pagelink_client_fail_text(c, PAGELINK_ERR_SHUTDOWN, "closed");
     run_callbacks(c);
     if (c->sioc->fd >= 0) {
         qio_channel_close(QIO_CHANNEL(c->sioc), NULL);
