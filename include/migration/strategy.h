@@ -47,12 +47,14 @@ void strategy_begin(bool resume);
  *                    rest is below the threshold.
  * strategy_step: may the migration complete?  Orders the switch to
  *                post-copy.  @fits: the rest is below the threshold.
+ * strategy_switch_due: switch to post-copy?
  * strategy_iterates: should RAM send anything?  @requested: the guest
  *                    waits for pages.
  * strategy_idle: sleep until the guest asks for a page?
  */
 bool strategy_sync_due(bool fits);
 bool strategy_step(bool fits);
+bool strategy_switch_due(void);
 bool strategy_iterates(bool requested);
 bool strategy_idle(void);
 
@@ -76,6 +78,12 @@ uint64_t strategy_delta_cache_size(void);
  * names for the first time?  Registers it then.
  */
 bool strategy_section_wanted(const char *idstr);
+
+/*
+ * strategy_stays_stopped: is the guest, at the start of post-copy at the
+ * destination, to stay as its user stopped it?  With a strategy only.
+ */
+bool strategy_stays_stopped(void);
 
 /* strategy_query: for query-migrate; the caller owns the result, or NULL */
 RamStrategyInfo *strategy_query(void);

@@ -91,6 +91,18 @@ bool strategy_config_check(const StrategyConfig *c, const StrategyContext *ctx,
                    mode);
         return false;
     }
+    if (ctx->snapshot) {
+        error_setg(errp, "strategy mode '%s' does not work with the "
+                   "background-snapshot capability: switch that off, or use "
+                   "mode 'precopy'", mode);
+        return false;
+    }
+    if (ctx->cpr) {
+        error_setg(errp, "strategy mode '%s' does not work with migration "
+                   "modes other than 'normal' (CPR): use strategy mode "
+                   "'precopy'", mode);
+        return false;
+    }
     if (!ctx->postcopy_ram) {
         error_setg(errp, "strategy mode '%s' uses post-copy, but the "
                    "postcopy-ram capability is off: switch it on at the "

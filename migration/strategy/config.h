@@ -53,6 +53,8 @@ typedef struct StrategyContext {
     bool postcopy_ram;          /* capabilities */
     bool multifd;
     bool colo;
+    bool snapshot;
+    bool cpr;                   /* migration mode */
     bool rdma;                  /* transport */
     bool file;
 } StrategyContext;

@@ -28,7 +28,7 @@ uint64_t strategy_delta_cache_size(void)
     return qatomic_read(&cache_size) ?: qemu_target_page_size();
 }
 
-void delta_cache_pass_end(void)
+bool delta_cache_pass_end(void)
 {
     MigrationState *s = migrate_get_current();
     uint64_t current = strategy_delta_cache_size();
@@ -38,18 +38,19 @@ void delta_cache_pass_end(void)
 
     if (!migrate_xbzrle() || s->parameters.xbzrle_cache_size ||
         s->state != MIGRATION_STATUS_ACTIVE) {
-        return;
+        return false;
     }
     bound = delta_bound(ram_bytes_total(), qemu_get_host_physmem(),
                         qemu_target_page_size());
     size = delta_cache_size(current, dirty, bound);
     if (size == current) {
-        return;
+        return false;
     }
     if (xbzrle_cache_resize(size, &local_err) < 0) {
         warn_report_err(local_err);
-        return;
+        return false;
     }
     trace_strategy_delta_cache(current, size, dirty, bound);
     qatomic_set(&cache_size, size);
+    return true;
 }

@@ -12,8 +12,9 @@ void delta_cache_begin(void);
 /*
  * delta_cache_pass_end: resize the cache for the next pass if need be
  *
- * Migration thread, BQL, after the dirty log was read.
+ * Migration thread, BQL, after the dirty log was read.  True if it was
+ * resized, so that the next pass only fills it.
  */
-void delta_cache_pass_end(void);
+bool delta_cache_pass_end(void);
 
 #endif

@@ -45,6 +45,7 @@ static int on_migration_event(NotifierWithReturn *n, MigrationEvent *e,
         }
         break;
     case MIG_EVENT_PRECOPY_FAILED:
+        strategy_run_failed();
         break;
     default:
         break;
@@ -58,8 +59,14 @@ static int on_precopy_event(NotifierWithReturn *n, void *data, Error **errp)
 
     switch (pnd->reason) {
     case PRECOPY_NOTIFY_AFTER_BITMAP_SYNC:
-        delta_cache_pass_end();
+        if (!migration_thread_is_self()) {
+            /* auto-converge reads the log in the middle of a pass */
+            break;
+        }
         strategy_run_pass_end();
+        if (!strategy_run_wants_switch() && delta_cache_pass_end()) {
+            strategy_run_warm_up();
+        }
         break;
     case PRECOPY_NOTIFY_CLEANUP:
         strategy_run_end();
@@ -148,6 +155,8 @@ bool strategy_check(const MigrationAddress *addr, bool resume, Error **errp)
         .postcopy_ram = migrate_postcopy_ram(),
         .multifd = migrate_multifd(),
         .colo = migrate_colo(),
+        .snapshot = migrate_background_snapshot(),
+        .cpr = migrate_mode() != MIG_MODE_NORMAL,
         .rdma = addr->transport == MIGRATION_ADDRESS_TYPE_RDMA,
         .file = addr->transport == MIGRATION_ADDRESS_TYPE_FILE,
     };
@@ -181,6 +190,11 @@ bool strategy_step(bool fits)
     return strategy_run_step(fits);
 }
 
+bool strategy_switch_due(void)
+{
+    return strategy_run_switch_due();
+}
+
 bool strategy_iterates(bool requested)
 {
     return strategy_run_iterates(requested);
@@ -189,6 +203,11 @@ bool strategy_iterates(bool requested)
 bool strategy_idle(void)
 {
     return strategy_run_idle();
+}
+
+bool strategy_stays_stopped(void)
+{
+    return strategy_section_stays_stopped();
 }
 
 bool strategy_section_wanted(const char *idstr)

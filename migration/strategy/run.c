@@ -16,6 +16,7 @@
 #include "migration/ram.h"
 #include "migration/savevm.h"
 #include "migration/strategy.h"
+#include "system/runstate.h"
 #include "meter.h"
 #include "run.h"
 #include "schedule.h"
@@ -40,6 +41,10 @@ typedef struct StrategyRun {
     bool pinged;
     unsigned pongs;
     bool want_switch;
+    bool agreed;                /* the destination has loaded our section */
+    bool reached_postcopy;
+    bool warm_up;               /* this pass fills the delta cache */
+    uint64_t pass_dirty;        /* bytes dirty when the pass started */
     bool mid_pass;              /* the estimate was not checked by a sync */
     bool starved;               /* demand only, and nobody demands */
 
@@ -216,6 +221,7 @@ bool strategy_run_sync_due(bool fits)
     qatomic_set(&strategy_demand_only_now,
                 in_postcopy && !qatomic_read(&run->background));
     if (in_postcopy) {
+        run->reached_postcopy = true;
         return fits;
     }
 
@@ -254,9 +260,16 @@ static void run_pass_figures(StrategyRun *run, MigrationState *s,
         .seconds = ms / 1e3,
         .dirty = ram_bytes_remaining(),
         .bandwidth = MAX(rate, 1),
+        .warm_up = run->warm_up,
         .downtime_ms = migrate_downtime_limit(),
         .ram = ram_bytes_total(),
     };
+    pass->memory_rate = pass->bandwidth;
+    if (migrate_xbzrle()) {
+        /* What the link carries stands for more memory than that */
+        pass->memory_rate = MAX(pass->bandwidth,
+                                (run->pass_dirty ?: pass->ram) * 1e3 / ms);
+    }
     pass->limit = (switchover ?: pass->bandwidth) * pass->downtime_ms / 1000;
 }
 
@@ -282,6 +295,12 @@ void strategy_run_pass_end(void)
     trace_strategy_pass_end(pass.number, pass.seconds * 1000, pass.dirty,
                             pass.bandwidth, pass.limit);
     d = schedule_pass_end(run->schedule, &pass);
+    if (d.switch_now && !runstate_is_running()) {
+        d.switch_now = false;
+        g_free(d.sentence);
+        d.sentence = g_strdup("pre-copy: the guest is stopped and dirties "
+                              "nothing");
+    }
     if (d.forecast) {
         trace_strategy_forecast(
             RamStrategyForecastVerdict_str(d.forecast->verdict),
@@ -290,7 +309,21 @@ void strategy_run_pass_end(void)
     }
     run_record_locked(run, &d);
     run->pass_start = now_ms();
+    run->pass_dirty = pass.dirty;
+    run->warm_up = false;
     meter_reset(&run->meter);
+}
+
+bool strategy_run_wants_switch(void)
+{
+    return strategy_run_active() && current_run->want_switch;
+}
+
+void strategy_run_warm_up(void)
+{
+    if (run_running()) {
+        current_run->warm_up = true;
+    }
 }
 
 /*
@@ -334,7 +367,7 @@ bool strategy_run_step(bool fits)
 {
     MigrationState *s = migrate_get_current();
     StrategyRun *run = current_run;
-    bool agreed, waited;
+    bool waited;
 
     if (!strategy_run_active()) {
         return fits;
@@ -349,9 +382,9 @@ bool strategy_run_step(bool fits)
     if (!fits && !run->want_switch && !qatomic_read(&s->start_postcopy)) {
         return false;
     }
-    agreed = run_destination_agreed(run, s);
+    run->agreed = run_destination_agreed(run, s);
     waited = qatomic_xchg(&run->waiting, false);
-    if (!agreed || (fits && waited)) {
+    if (!run->agreed || (fits && waited)) {
         /* After a wait, what fitted may fit no more */
         return false;
     }
@@ -364,6 +397,13 @@ bool strategy_run_step(bool fits)
         qatomic_set(&s->start_postcopy, true);
     }
     return fits;
+}
+
+bool strategy_run_switch_due(void)
+{
+    bool ordered = qatomic_read(&migrate_get_current()->start_postcopy);
+
+    return ordered && (!strategy_run_active() || current_run->agreed);
 }
 
 bool strategy_run_iterates(bool requested)
@@ -415,9 +455,20 @@ void strategy_run_switched(void)
                           run->passes, run->switch_time, run->sentence);
 }
 
+void strategy_run_failed(void)
+{
+    StrategyRun *run = current_run;
+
+    if (!run_running()) {
+        return;
+    }
+    QEMU_LOCK_GUARD(&run->lock);
+    run->switched = run->switched && run->reached_postcopy;
+}
+
 void strategy_run_set_background(bool background)
 {
-    if (current_run) {
+    if (run_running()) {
         qatomic_set(&current_run->background, background);
     }
 }

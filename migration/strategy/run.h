@@ -70,6 +70,14 @@ bool strategy_run_sync_due(bool fits);
 bool strategy_run_step(bool fits);
 
 /*
+ * strategy_run_switch_due: switch to post-copy in this turn?
+ *
+ * Migration thread, after strategy_run_step().  Whoever ordered the switch:
+ * not before the destination has acknowledged the strategy.
+ */
+bool strategy_run_switch_due(void);
+
+/*
  * strategy_run_iterates: should RAM send anything in this turn?
  *
  * Migration thread.
@@ -94,13 +102,26 @@ bool strategy_run_idle(void);
  */
 void strategy_run_pass_end(void);
 
+/* strategy_run_wants_switch: was the switch decided?  Migration thread. */
+bool strategy_run_wants_switch(void);
+
+/*
+ * strategy_run_warm_up: the next pass only fills the delta cache
+ *
+ * Migration thread, BQL, after strategy_run_pass_end().
+ */
+void strategy_run_warm_up(void);
+
 /* strategy_run_switched: the guest now runs at the destination; BQL */
 void strategy_run_switched(void);
+
+/* strategy_run_failed: forget a switch that did not come about; BQL */
+void strategy_run_failed(void);
 
 /*
  * strategy_run_set_background: push what nobody asked for, or stop that
  *
- * Any thread; takes effect within 100 ms.
+ * Any thread; takes effect within 100 ms, and only while a migration runs.
  */
 void strategy_run_set_background(bool background);
 

@@ -10,9 +10,24 @@
 #include "schedule.h"
 #include "forecast.h"
 
+/*
+ * A rest below this part of guest RAM is cheap: a pass that makes no progress
+ * on it is too short to prove anything.  A guest with such a rest, an idle
+ * one above all, is given up only after many of them.
+ */
+#define CHEAP_SHARE 256
+#define CHEAP_PASSES 32
+
+typedef struct AutoState {
+    Forecast forecast;
+    unsigned cheap_passes;
+} AutoState;
+
 static ScheduleDecision auto_setup(Schedule *s)
 {
-    forecast_init(s->state);
+    AutoState *state = s->state;
+
+    forecast_init(&state->forecast);
     return (ScheduleDecision) {
         .sentence = g_strdup("pre-copy: no pass has ended yet"),
     };
@@ -67,15 +82,29 @@ static char *auto_sentence(const SchedulePass *pass, const ForecastResult *r)
 
 static ScheduleDecision auto_pass_end(Schedule *s, const SchedulePass *pass)
 {
+    AutoState *state = s->state;
     ForecastLimits limits = {
-        .bandwidth = pass->bandwidth,
+        .bandwidth = pass->memory_rate,
         .fits = pass->limit,
         .budget = pass->ram,
     };
     ForecastResult r;
 
-    forecast_add_pass(s->state, pass->seconds, pass->dirty);
-    r = forecast_evaluate(s->state, &limits);
+    if (pass->warm_up) {
+        return (ScheduleDecision) {
+            .sentence = g_strdup_printf("pre-copy: pass %" PRIu64 " filled "
+                                        "the delta cache", pass->number),
+        };
+    }
+    forecast_add_pass(&state->forecast, pass->seconds, pass->dirty);
+    r = forecast_evaluate(&state->forecast, &limits);
+    if (r.verdict == FORECAST_DIVERGES &&
+        pass->dirty <= pass->ram / CHEAP_SHARE &&
+        state->cheap_passes < CHEAP_PASSES) {
+        state->cheap_passes++;
+        r.verdict = FORECAST_CONVERGES;
+        r.passes_to_go = 1;
+    }
     return (ScheduleDecision) {
         .switch_now = r.verdict == FORECAST_DIVERGES,
         .why = RAM_STRATEGY_SWITCH_REASON_FORECAST,
@@ -86,7 +115,7 @@ static ScheduleDecision auto_pass_end(Schedule *s, const SchedulePass *pass)
 
 static const ScheduleOps auto_ops = {
     .mode = RAM_STRATEGY_MODE_AUTO,
-    .state_size = sizeof(Forecast),
+    .state_size = sizeof(AutoState),
     .setup = auto_setup,
     .pass_end = auto_pass_end,
 };

@@ -23,10 +23,12 @@ typedef struct SchedulePass {
     uint64_t number;            /* from 1 */
     double seconds;             /* how long it took, > 0 */
     uint64_t dirty;             /* bytes dirty now */
-    uint64_t bandwidth;         /* bytes per second, at least 1 */
+    uint64_t bandwidth;         /* bytes per second on the link, at least 1 */
+    uint64_t memory_rate;       /* bytes of guest memory per second */
     uint64_t limit;             /* bytes that fit the downtime limit */
     uint64_t downtime_ms;       /* the downtime limit itself */
     uint64_t ram;               /* bytes of guest RAM */
+    bool warm_up;               /* it only filled the delta cache */
 } SchedulePass;
 
 /* What a schedule wants */

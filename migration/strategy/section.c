@@ -9,11 +9,13 @@
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
 #include "qapi/error.h"
+#include "migration/global_state.h"
 #include "migration/misc.h"
 #include "qemu/thread.h"
 #include "migration/postcopy-ram.h"
 #include "migration/qemu-file.h"
 #include "migration/register.h"
+#include "system/runstate.h"
 #include "message.h"
 #include "run.h"
 #include "section.h"
@@ -92,6 +94,12 @@ void strategy_section_register(void)
                              &section_handlers, NULL);
         registered = true;
     }
+}
+
+bool strategy_section_stays_stopped(void)
+{
+    return incoming.loaded && global_state_received() &&
+           !runstate_is_live(global_state_get_runstate());
 }
 
 RamStrategyInfo *strategy_section_query(void)

@@ -25,6 +25,12 @@
 void strategy_section_register(void);
 
 /*
+ * strategy_section_stays_stopped: was the guest stopped by its user when it
+ * came in with a strategy?  Main thread, once the device state is loaded.
+ */
+bool strategy_section_stays_stopped(void);
+
+/*
  * strategy_section_query: what the stream said, at the destination
  *
  * The caller owns the result; NULL when no strategy came in.

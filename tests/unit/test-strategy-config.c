@@ -87,7 +87,6 @@ static void test_parse_refused(void)
         { "mode=hybrid,speed=1", "speed" },
         { "passes.a=1", "passes" },
         { "mode=hybrid,,", "hybrid" },
-        { "=", "" },
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -113,6 +112,8 @@ static void test_check(void)
         { { .postcopy_ram = true, .rdma = true }, "RDMA" },
         { { .postcopy_ram = true, .file = true }, "file" },
         { { .postcopy_ram = true, .colo = true }, "x-colo" },
+        { { .snapshot = true }, "background-snapshot" },
+        { { .postcopy_ram = true, .cpr = true }, "CPR" },
     };
 
     for (int mode = 0; mode < RAM_STRATEGY_MODE__MAX; mode++) {

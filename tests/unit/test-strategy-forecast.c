@@ -95,7 +95,7 @@ static bool play(double ram, double set, double rate, double bandwidth,
 
     forecast_init(&f);
     *gave_up = false;
-    for (int pass = 0; pass < 100; pass++) {
+    for (int pass = 0; pass < 30; pass++) {
         double seconds = dirty / bandwidth;
         ForecastResult r;
 

@@ -42,6 +42,7 @@ static SchedulePass pass(uint64_t number, double seconds, uint64_t dirty)
         .seconds = seconds,
         .dirty = dirty,
         .bandwidth = 64 * MiB,
+        .memory_rate = 64 * MiB,
         .limit = 19 * MiB,
         .downtime_ms = 300,
         .ram = 512 * MiB,
@@ -86,17 +87,36 @@ static void test_hybrid(gconstpointer opaque)
 {
     uint32_t passes = GPOINTER_TO_UINT(opaque);
     Schedule *s = new_schedule(RAM_STRATEGY_MODE_HYBRID, passes);
+    SchedulePass p;
 
     g_assert_true(s->ops->full_passes);
     g_assert_false(switches(schedule_setup(s), 0));
     for (uint32_t i = 1; i < passes; i++) {
-        SchedulePass p = pass(i, 8, 128 * MiB);
-
+        p = pass(i, 8, 128 * MiB);
         g_assert_false(switches(schedule_pass_end(s, &p), 0));
     }
-    g_assert_true(switches(schedule_pass_end(s, &(SchedulePass) {
-                               .number = passes, .seconds = 1 }),
+    p = pass(passes, 8, 20 * MiB);
+    g_assert_true(switches(schedule_pass_end(s, &p),
                            RAM_STRATEGY_SWITCH_REASON_PASSES));
+    schedule_free(s);
+}
+
+/* A rest that fits is left to pre-copy, but not for ever */
+static void test_hybrid_fits(void)
+{
+    Schedule *s = new_schedule(RAM_STRATEGY_MODE_HYBRID, 2);
+    int i;
+
+    g_assert_false(switches(schedule_setup(s), 0));
+    for (i = 1; i < 10; i++) {
+        SchedulePass p = pass(i, 1, 19 * MiB);
+
+        if (switches(schedule_pass_end(s, &p),
+                     RAM_STRATEGY_SWITCH_REASON_PASSES)) {
+            break;
+        }
+    }
+    g_assert_cmpint(i, ==, 5);
     schedule_free(s);
 }
 
@@ -131,6 +151,48 @@ static void test_auto(void)
     }
 }
 
+/*
+ * A rest that is next to nothing, and a pass too short to prove anything:
+ * an idle guest under a tight limit is not given up for that
+ */
+static void test_auto_cheap(void)
+{
+    Schedule *s = new_schedule(RAM_STRATEGY_MODE_AUTO, 1);
+    SchedulePass p = pass(1, 40, 600 * KiB);
+    int i;
+
+    g_assert_false(switches(schedule_setup(s), 0));
+    for (i = 1; i < 1000; i++) {
+        p.number = i;
+        p.limit = 300 * KiB;
+        if (switches(schedule_pass_end(s, &p),
+                     RAM_STRATEGY_SWITCH_REASON_FORECAST)) {
+            break;
+        }
+        p = pass(i, 0.1, 400 * KiB);
+    }
+    g_assert_cmpint(i, >, 30);
+    g_assert_cmpint(i, <, 50);
+    schedule_free(s);
+}
+
+/* The pass that fills the delta cache sends all of it once more: no news */
+static void test_auto_warm_up(void)
+{
+    Schedule *s = new_schedule(RAM_STRATEGY_MODE_AUTO, 1);
+    SchedulePass first = pass(1, 8, 128 * MiB);
+    SchedulePass warm_up = pass(2, 2, 128 * MiB);
+    SchedulePass with_delta = pass(3, 0.3, 40 * MiB);
+
+    warm_up.warm_up = true;
+    with_delta.memory_rate = 1000 * MiB;
+    g_assert_false(switches(schedule_setup(s), 0));
+    g_assert_false(switches(schedule_pass_end(s, &first), 0));
+    g_assert_false(switches(schedule_pass_end(s, &warm_up), 0));
+    g_assert_false(switches(schedule_pass_end(s, &with_delta), 0));
+    schedule_free(s);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -142,6 +204,9 @@ int main(int argc, char **argv)
                          test_hybrid);
     g_test_add_data_func("/strategy/schedule/hybrid/5", GUINT_TO_POINTER(5),
                          test_hybrid);
+    g_test_add_func("/strategy/schedule/hybrid/fits", test_hybrid_fits);
     g_test_add_func("/strategy/schedule/auto", test_auto);
+    g_test_add_func("/strategy/schedule/auto/cheap", test_auto_cheap);
+    g_test_add_func("/strategy/schedule/auto/warm-up", test_auto_warm_up);
     return g_test_run();
 }
