@@ -335,6 +335,7 @@ static bool client_receive(PageLinkClient *c)
     struct iovec iov[READ_PAGES + 1];
 
     while (!c->failure.code) {
+        bool plain = c->ioc == QIO_CHANNEL(c->sioc), dry;
         unsigned niov;
         ssize_t n;
 
@@ -349,6 +350,8 @@ static bool client_receive(PageLinkClient *c)
         if (n <= 0) {
             break;
         }
+        /* Spares a read that finds nothing; TLS may hold more than poll sees */
+        dry = plain && n < iov_size(iov, niov);
         while (n && c->in_pages) {
             size_t part = MIN(n, PAGELINK_PAGE_SIZE - c->page_fill);
 
@@ -359,6 +362,12 @@ static bool client_receive(PageLinkClient *c)
             }
         }
         c->in_end += n;
+        if (dry) {
+            while (client_step(c)) {
+                /* what has just come */
+            }
+            break;
+        }
     }
     return !c->failure.code;
 }

@@ -440,6 +440,8 @@ static ssize_t conn_linger(MsConn *conn)
 void ms_conn_run(MsConn *conn, uint32_t *events)
 {
     MsThread *thread = conn->thread;
+    bool plain = conn->ioc == QIO_CHANNEL(conn->sioc);
+    bool dry = false;           /* the last read took all there was */
     int round;
 
     *events = 0;
@@ -460,6 +462,11 @@ void ms_conn_run(MsConn *conn, uint32_t *events)
                 continue;
             }
         }
+        /* Spares a read that finds nothing; TLS may hold more than epoll sees */
+        if (dry && conn->state <= MS_CONN_PAYLOAD) {
+            *events = EPOLLIN;
+            return;
+        }
         switch (conn->state) {
         case MS_CONN_HELLO:
         case MS_CONN_READY: {
@@ -468,6 +475,7 @@ void ms_conn_run(MsConn *conn, uint32_t *events)
             n = conn_read(conn, &iov, 1);
             if (n > 0) {
                 conn->in_end += n;
+                dry = plain && n < iov.iov_len;
             }
             break;
         }
