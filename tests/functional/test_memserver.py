@@ -801,9 +801,12 @@ def test_daemonize(folder):
         pid = int(file.read())
     try:
         run('--selftest', f'unix:{path}', '--pages', '500', '--latency', '10')
-    finally:
         os.kill(pid, signal.SIGTERM)
-    Server.wait_for(lambda: not os.path.exists(pid_file))
+        Server.wait_for(lambda: not os.path.exists(pid_file))
+    except BaseException:
+        # It is nobody's child: do not leave it behind
+        os.kill(pid, signal.SIGKILL)
+        raise
 
 
 def test_socket_activation(folder):
