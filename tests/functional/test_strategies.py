@@ -100,6 +100,10 @@ case('auto of an idle guest stays with pre-copy', IDLE,
 case('auto of an idle guest stays with pre-copy on a slow link', IDLE,
      Settings('auto', Strategy('auto'), POSTCOPY, bandwidth=12),
      stayed_precopy, full=True)
+case('auto of an idle guest stays with pre-copy under a tight limit', IDLE,
+     Settings('auto', Strategy('auto'), POSTCOPY, bandwidth=12,
+              parameters={'downtime-limit': 30}),
+     stayed_precopy, full=True)
 case('auto of a guest that the link can follow stays with pre-copy', LIGHT,
      settings('auto', Strategy('auto'), POSTCOPY), stayed_precopy, full=True)
 case('auto, heavy guest, completes by post-copy and says why', HEAVY,
@@ -119,6 +123,9 @@ case('delta in the passes of hybrid, heavy guest', HEAVY,
      settings('hybrid with delta', Strategy('hybrid', passes=3),
               POSTCOPY + XBZRLE, parameters=SIZED_BY_ITSELF),
      switched, full=True)
+case('auto stays with pre-copy where delta makes it converge', SPARSE,
+     settings('auto with delta', Strategy('auto'), POSTCOPY + XBZRLE,
+              parameters=SIZED_BY_ITSELF), stayed_precopy, full=True)
 case('delta in the passes of auto, heavy guest', HEAVY,
      settings('auto with delta', Strategy('auto'), POSTCOPY + XBZRLE,
               parameters=SIZED_BY_ITSELF), switched, full=True)
