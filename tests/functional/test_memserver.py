@@ -797,6 +797,9 @@ def test_daemonize(folder):
     """--daemonize returns when it listens; --pid-file names the process"""
     path, pid_file = os.path.join(folder, 'd'), os.path.join(folder, 'pid')
     run('--listen', f'unix:{path}', '--daemonize', '--pid-file', pid_file)
+    # The parent can be back before the child has written it
+    Server.wait_for(lambda: os.path.exists(pid_file) and
+                    os.path.getsize(pid_file))
     with open(pid_file, encoding='ascii') as file:
         pid = int(file.read())
     try:
