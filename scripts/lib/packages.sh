@@ -19,7 +19,8 @@ BUILD_PACKAGES=(
 )
 
 # What the tests need beside: the guest's initramfs, network shaping, plots.
-TEST_PACKAGES=(busybox-static cpio kmod iproute2 nftables python3-yaml procps)
+TEST_PACKAGES=(busybox-static cpio kmod iproute2 nftables python3-yaml procps
+    openssl clang libclang-rt-dev)
 
 # The guest's kernel, unpacked, never installed: see tests/functional.
 FIRMWARE_DIRS=(/usr/share/qemu /usr/share/seabios /usr/lib/ipxe/qemu)

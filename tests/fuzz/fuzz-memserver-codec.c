@@ -10,8 +10,7 @@
 
 #include "qemu/osdep.h"
 #include "migration/memserver/codec.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "fuzz.h"
 
 static void one_message(const PageLinkHeader *h, const uint8_t *body)
 {

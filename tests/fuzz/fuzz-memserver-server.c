@@ -18,9 +18,7 @@
 #include "qemu/module.h"
 #include "migration/memserver/codec.h"
 #include "migration/memserver/server.h"
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "fuzz.h"
 
 /* A new one for each input, so that a find can be repeated */
 static MsServer *start(void)
