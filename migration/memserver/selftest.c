@@ -315,7 +315,7 @@ static bool measure(Selftest *t, Worker *workers, Job job, const char *name,
         }
         rates[i] = t->o->pages / seconds;
         cpu[i] = t->o->pages * (double)PAGELINK_PAGE_SIZE /
-                 MAX(cpu_seconds() - before, 1e-6);
+                 MAX(cpu_seconds() - before, 0.000001);
     }
     qsort(rates, repeat, sizeof(*rates), compare_double);
     qsort(cpu, repeat, sizeof(*cpu), compare_double);
