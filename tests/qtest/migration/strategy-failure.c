@@ -77,19 +77,53 @@ static void test_refused_connection(void)
     strategy_quit(&g);
 }
 
+typedef struct SilentTest {
+    const char *name;
+    const char *strategy;
+    bool preempt;
+    bool user_switches;         /* migrate-start-postcopy meanwhile */
+    bool cancel;                /* else the destination answers */
+} SilentTest;
+
+static const SilentTest silent_tests[] = {
+    {
+        .name = "wait",
+        .strategy = "{ 'mode': 'postcopy' }",
+    }, {
+        .name = "cancel",
+        .strategy = "{ 'mode': 'postcopy' }",
+        .cancel = true,
+    }, {
+        /* preempt waits for the destination as well, and nothing ends that */
+        .name = "preempt/cancel",
+        .strategy = "{ 'mode': 'postcopy' }",
+        .preempt = true,
+        .user_switches = true,
+        .cancel = true,
+    }, {
+        .name = "preempt/hybrid/cancel",
+        .strategy = "{ 'mode': 'hybrid' }",
+        .preempt = true,
+        .user_switches = true,
+        .cancel = true,
+    },
+};
+
 /*
  * The guest is not stopped before the destination has acknowledged the
- * strategy: one that says nothing gets no chance to lose it.  Meanwhile the
- * migration can be cancelled; when the destination answers, it completes.
+ * strategy: one that says nothing gets no chance to lose it, even if the user
+ * orders the switch.  Meanwhile the migration can be cancelled; when the
+ * destination answers, it completes.
  */
 static void test_silent_destination(const void *opaque)
 {
-    static const StrategySetup setup = {
-        .strategy = "{ 'mode': 'postcopy' }",
+    const SilentTest *t = opaque;
+    const StrategySetup setup = {
+        .strategy = t->strategy,
+        .preempt = t->preempt,
         .hide_stderr = true,
         .bandwidth = STRATEGY_FAST,
     };
-    bool cancel = opaque;
     g_autofree char *uri = NULL;
     g_autofree char *status = NULL;
     StrategyGuests g;
@@ -101,13 +135,17 @@ static void test_silent_destination(const void *opaque)
     g_assert(!kill(qtest_pid(g.to), SIGSTOP));
     migrate_qmp(g.from, g.to, uri, NULL, "{}");
     strategy_wait_status(g.from, "active");
+    if (t->user_switches) {
+        qtest_qmp_assert_success(g.from,
+                                 "{ 'execute': 'migrate-start-postcopy' }");
+    }
     strategy_still_there(&g);
     status = migrate_query_status(g.from);
     g_assert_cmpstr(status, ==, "active");
 
-    if (cancel) {
+    if (t->cancel) {
         migrate_cancel(g.from);
-        strategy_wait_status(g.from, "cancelled");
+        strategy_wait_cancelled(g.from);
         strategy_still_there(&g);
         g_assert(!kill(qtest_pid(g.to), SIGCONT));
         strategy_replace_destination(&g);
@@ -120,10 +158,13 @@ static void test_silent_destination(const void *opaque)
 
 void strategy_add_failure(void)
 {
-    qtest_add_data_func("/migration/strategy/failure/silent-destination/wait",
-                        NULL, test_silent_destination);
-    qtest_add_data_func("/migration/strategy/failure/silent-destination/cancel",
-                        "cancel", test_silent_destination);
+    for (size_t i = 0; i < ARRAY_SIZE(silent_tests); i++) {
+        g_autofree char *path =
+            g_strdup_printf("/migration/strategy/failure/silent-destination/%s",
+                            silent_tests[i].name);
+
+        qtest_add_data_func(path, &silent_tests[i], test_silent_destination);
+    }
     qtest_add_data_func("/migration/strategy/failure/destination-killed/hybrid",
                         "{ 'mode': 'hybrid' }", test_destination_killed);
     qtest_add_data_func("/migration/strategy/failure/destination-killed/auto",

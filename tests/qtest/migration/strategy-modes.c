@@ -15,6 +15,7 @@ typedef struct ModeTest {
     const char *name;
     StrategySetup setup;
     int64_t then;               /* bandwidth after the guest was busy */
+    bool user_stops;            /* stop then, before the bandwidth is set */
     bool user_switches;         /* migrate-start-postcopy then */
     StrategyExpect expect;
 } ModeTest;
@@ -133,6 +134,29 @@ static const ModeTest modes[] = {
         .user_switches = true,
         .expect = { .mode = "hybrid", .switch_reason = "user" },
     }, {
+        /*
+         * A guest that is stopped in a pass has dirtied something, but no more
+         * is to come: there is no need for post-copy
+         */
+        .name = "hybrid/stops",
+        .setup = {
+            .strategy = "{ 'mode': 'hybrid' }",
+            .bandwidth = STRATEGY_SLOW,
+        },
+        .user_stops = true,
+        .then = STRATEGY_MEDIUM,
+        .expect = { .mode = "hybrid", .passes_min = 2, .passes_max = 2 },
+    }, {
+        /* Its user may order it all the same: it stays stopped in post-copy */
+        .name = "hybrid/stops/user",
+        .setup = {
+            .strategy = "{ 'mode': 'hybrid' }",
+            .bandwidth = STRATEGY_SLOW,
+        },
+        .user_stops = true,
+        .user_switches = true,
+        .expect = { .mode = "hybrid", .switch_reason = "user" },
+    }, {
         /* auto stays with pre-copy while that converges */
         .name = "auto/converges",
         .setup = {
@@ -174,6 +198,20 @@ static const ModeTest modes[] = {
             .verdict = "diverges",
         },
     }, {
+        /* The same for a guest that is stopped in a pass: that helps it */
+        .name = "auto/stops",
+        .setup = {
+            .strategy = "{ 'mode': 'auto' }",
+            .bandwidth = STRATEGY_SLOW,
+        },
+        .user_stops = true,
+        .then = STRATEGY_MEDIUM,
+        .expect = {
+            .mode = "auto",
+            .passes_min = 2, .passes_max = 2,
+            .verdict = "fits",
+        },
+    }, {
         /* The user may switch before auto has seen a pass */
         .name = "auto/user",
         .setup = {
@@ -197,6 +235,9 @@ static void test_mode(const void *opaque)
         strategy_migrate_busily(&g);
     } else {
         strategy_migrate(&g);
+    }
+    if (t->user_stops) {
+        strategy_stop(&g);
     }
     if (t->user_switches) {
         qtest_qmp_assert_success(g.from,
@@ -235,6 +276,38 @@ static void test_kvm(void)
     g_setenv("QTEST_QEMU_BINARY", without_kvm, true);
 }
 
+/*
+ * With auto-converge the dirty log is read every five seconds in the passes
+ * that follow the first one; that does not end a pass
+ */
+static void test_auto_converge(void)
+{
+    static const StrategySetup setup = {
+        .strategy = "{ 'mode': 'hybrid', 'passes': 3 }",
+        .bandwidth = STRATEGY_SLOW,
+    };
+    static const StrategyExpect expect = {
+        .mode = "hybrid",
+        .passes_min = 3, .passes_max = 3,
+        .switch_reason = "passes",
+    };
+    StrategyGuests g;
+
+    if (!strategy_start(&g, &setup)) {
+        return;
+    }
+    migrate_set_capability(g.from, "auto-converge", true);
+    strategy_migrate_busily(&g);
+    strategy_speed(&g, STRATEGY_MEDIUM, STRATEGY_NOTHING_FITS);
+    strategy_wait_passes(g.from, 1);
+    strategy_speed(&g, STRATEGY_SLOW, STRATEGY_NOTHING_FITS);
+    strategy_wait_mid_pass_sync(g.from);
+    strategy_speed(&g, STRATEGY_MEDIUM, STRATEGY_NOTHING_FITS);
+    strategy_wait_status(g.from, "completed");
+    strategy_check_source(g.from, &expect);
+    strategy_finish(&g);
+}
+
 void strategy_add_modes(MigrationTestEnv *env)
 {
     for (size_t i = 0; i < ARRAY_SIZE(modes); i++) {
@@ -242,6 +315,10 @@ void strategy_add_modes(MigrationTestEnv *env)
                                                 modes[i].name);
 
         qtest_add_data_func(path, &modes[i], test_mode);
+    }
+    if (env->full_set) {
+        qtest_add_func("/migration/strategy/modes/hybrid/auto-converge",
+                       test_auto_converge);
     }
     if (env->full_set && env->has_kvm) {
         qtest_add_func("/migration/strategy/modes/kvm", test_kvm);

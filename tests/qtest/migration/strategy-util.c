@@ -22,6 +22,7 @@ struct Goal {
     bool (*reached)(const Goal *goal);
     QTestState *who;
     const char *name;           /* of a state, or of a serial file */
+    const char *or;             /* of another state that will do */
     uint64_t count;
 };
 
@@ -82,7 +83,7 @@ static void set_up_source(StrategyGuests *g)
     strategy_speed(g, g->setup.bandwidth, g->setup.downtime);
     wait_for_serial("src_serial");
     if (g->setup.stopped) {
-        qtest_qmp_assert_success(g->from, "{ 'execute': 'stop' }");
+        strategy_stop(g);
     }
 }
 
@@ -141,7 +142,8 @@ static bool has_status(const Goal *goal)
     g_autoptr(QDict) rsp = migrate_query(goal->who);
     const char *status = qdict_get_try_str(rsp, "status");
 
-    if (g_strcmp0(status, goal->name) == 0) {
+    if (g_strcmp0(status, goal->name) == 0 ||
+        (goal->or && g_strcmp0(status, goal->or) == 0)) {
         return true;
     }
     for (size_t i = 0; i < ARRAY_SIZE(final); i++) {
@@ -159,6 +161,12 @@ void strategy_wait_status(QTestState *who, const char *status)
     wait_for((Goal) { .reached = has_status, .who = who, .name = status });
 }
 
+void strategy_wait_cancelled(QTestState *who)
+{
+    wait_for((Goal) { .reached = has_status, .who = who, .name = "cancelled",
+                      .or = "failed" });
+}
+
 static bool has_passes(const Goal *goal)
 {
     g_autoptr(QDict) info = strategy_info(goal->who);
@@ -173,13 +181,44 @@ void strategy_wait_passes(QTestState *who, uint64_t passes)
                       .name = "passes", .count = passes });
 }
 
-static bool is_running(const Goal *goal)
+static bool has_mid_pass_sync(const Goal *goal)
+{
+    g_autoptr(QDict) rsp = migrate_query(goal->who);
+    const QDict *ram = qdict_get_qdict(rsp, "ram");
+    const QDict *info = qdict_get_qdict(rsp, "strategy");
+
+    g_assert_cmpstr(qdict_get_str(rsp, "status"), ==, "active");
+    /* One reading is that of the set-up, and one ends each pass */
+    return qdict_get_int(ram, "dirty-sync-count") >
+           qdict_get_int(info, "pass") + 1;
+}
+
+void strategy_wait_mid_pass_sync(QTestState *who)
+{
+    wait_for((Goal) { .reached = has_mid_pass_sync, .who = who,
+                      .name = "a sync in mid-pass" });
+}
+
+static char *query_run_state(QTestState *who)
 {
     g_autoptr(QDict) rsp =
-        qtest_qmp_assert_success_ref(goal->who,
-                                     "{ 'execute': 'query-status' }");
+        qtest_qmp_assert_success_ref(who, "{ 'execute': 'query-status' }");
 
-    return qdict_get_bool(rsp, "running");
+    return g_strdup(qdict_get_str(rsp, "status"));
+}
+
+static bool has_come_in(const Goal *goal)
+{
+    g_autofree char *state = query_run_state(goal->who);
+
+    return !g_str_equal(state, "inmigrate");
+}
+
+static bool is_running(const Goal *goal)
+{
+    g_autofree char *state = query_run_state(goal->who);
+
+    return g_str_equal(state, "running");
 }
 
 void strategy_wait_running(QTestState *who)
@@ -220,13 +259,32 @@ void strategy_still_there(StrategyGuests *g)
     strategy_wait_beats("src_serial", 2);
 }
 
+void strategy_stop(StrategyGuests *g)
+{
+    qtest_qmp_assert_success(g->from, "{ 'execute': 'stop' }");
+    g->setup.stopped = true;
+}
+
+void strategy_cont(StrategyGuests *g)
+{
+    g_autofree char *state = NULL;
+
+    if (!g->setup.stopped) {
+        return;
+    }
+    wait_for((Goal) { .reached = has_come_in, .who = g->to,
+                      .name = "the guest" });
+    state = query_run_state(g->to);
+    g_assert_cmpstr(state, ==, "paused");
+    qtest_qmp_assert_success(g->to, "{ 'execute': 'cont' }");
+    g->setup.stopped = false;
+}
+
 void strategy_finish(StrategyGuests *g)
 {
     strategy_wait_status(g->from, "completed");
     strategy_wait_status(g->to, "completed");
-    if (g->setup.stopped) {
-        qtest_qmp_assert_success(g->to, "{ 'execute': 'cont' }");
-    }
+    strategy_cont(g);
     strategy_wait_running(g->to);
     wait_for_serial("dest_serial");
     migrate_end(g->from, g->to, true);

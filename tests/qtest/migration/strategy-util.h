@@ -71,6 +71,16 @@ void strategy_migrate_busily(StrategyGuests *g);
 /* strategy_speed: set bandwidth and downtime limit of the source */
 void strategy_speed(StrategyGuests *g, int64_t bandwidth, int64_t downtime);
 
+/* strategy_stop: the user stops the guest at the source */
+void strategy_stop(StrategyGuests *g);
+
+/*
+ * strategy_cont: continue the guest at the destination if its user stopped it
+ *
+ * Fails when it was not stopped there all the time.
+ */
+void strategy_cont(StrategyGuests *g);
+
 /* strategy_finish: wait until all is over, check the memory, quit both */
 void strategy_finish(StrategyGuests *g);
 
@@ -87,8 +97,19 @@ void strategy_set(QTestState *who, const char *json);
  */
 void strategy_wait_status(QTestState *who, const char *status);
 
+/*
+ * strategy_wait_cancelled: wait until a cancellation is over
+ *
+ * QEMU 10.0 closes the return path before it notes that somebody cancelled, so
+ * that a thread which sees the first before the second reports a failure.
+ */
+void strategy_wait_cancelled(QTestState *who);
+
 /* strategy_wait_passes: wait until that many passes are reported */
 void strategy_wait_passes(QTestState *who, uint64_t passes);
+
+/* strategy_wait_mid_pass_sync: wait until the log was read in mid-pass */
+void strategy_wait_mid_pass_sync(QTestState *who);
 
 /* strategy_wait_running: wait until the guest runs */
 void strategy_wait_running(QTestState *who);
