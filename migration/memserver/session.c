@@ -115,7 +115,7 @@ static MsSession *session_create(MsSessions *t, const PageLinkHello *hello,
     }
     memcpy(s->uuid, hello->uuid, sizeof(s->uuid));
     memcpy(s->key, hello->key, sizeof(s->key));
-    memcpy(s->name, hello->name, sizeof(s->name));
+    memcpy(s->name, hello->name, sizeof(hello->name));
     s->created_ms = g_get_monotonic_time() / 1000;
     s->used_ms = s->created_ms;
     s->store = ms_store_new(&s->account);
@@ -138,6 +138,7 @@ static void session_drain(MsSession *s)
 {
     QEMU_LOCK_GUARD(&s->drain_lock);
     (void)qatomic_xchg(&s->draining, true);
+    smp_mb__after_rmw();
     while (qatomic_read(&s->writers)) {
         qemu_cond_wait(&s->drained, &s->drain_lock);
     }
@@ -169,6 +170,7 @@ static bool session_join(MsSession *s, const PageLinkHello *hello,
     }
     trace_memserver_session_take(s->name, s->epoch, hello->epoch);
     (void)qatomic_xchg(&s->epoch, hello->epoch);
+    smp_mb__after_rmw();
     session_drain(s);
     return true;
 }
@@ -232,7 +234,11 @@ void ms_session_unref(MsSessions *t, MsSession *s)
 
 void ms_session_write_end(MsSession *s)
 {
-    if (qatomic_fetch_dec(&s->writers) == 1 && qatomic_read(&s->draining)) {
+    unsigned before = qatomic_fetch_dec(&s->writers);
+
+    /* Pairs with the barrier between draining and writers in session_drain() */
+    smp_mb__after_rmw();
+    if (before == 1 && qatomic_read(&s->draining)) {
         QEMU_LOCK_GUARD(&s->drain_lock);
         qemu_cond_broadcast(&s->drained);
     }
@@ -245,6 +251,7 @@ bool ms_session_write_begin(MsSession *s, uint64_t epoch,
 
     /* Pairs with the exchange before session_drain() */
     qatomic_fetch_inc(&s->writers);
+    smp_mb__after_rmw();
     current = qatomic_read(&s->epoch);
     if (qatomic_read(&s->ended)) {
         ms_session_write_end(s);

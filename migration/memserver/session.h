@@ -46,7 +46,7 @@ typedef struct MsSession {
     /* Constant */
     uint8_t uuid[PAGELINK_UUID_SIZE];
     uint8_t key[PAGELINK_KEY_SIZE];
-    char name[PAGELINK_NAME_SIZE];
+    char name[PAGELINK_NAME_SIZE + 1];  /* with a terminator */
     int64_t created_ms;
     MsAccount account;
     MsStore *store;

@@ -321,6 +321,24 @@ static void test_rates(void)
     teardown(&f);
 }
 
+/* A name may fill its field: there is a terminator behind it all the same */
+static void test_long_name(void)
+{
+    PageLinkHello h = hello('a', 'k', PAGELINK_HELLO_CREATE, 1);
+    PageLinkFault fault = { 0 };
+    MsSession *s;
+    Fixture f;
+
+    setup(&f, 1000, 0);
+    memset(h.name, 'N', sizeof(h.name));
+    s = ms_sessions_hello(&f.table, &h, &fault);
+    g_assert_nonnull(s);
+    g_assert_cmpuint(strnlen(s->name, 2 * sizeof(h.name)), ==,
+                     sizeof(h.name));
+    ms_session_disconnect(&f.table, s);
+    teardown(&f);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -331,5 +349,6 @@ int main(int argc, char **argv)
     g_test_add_func("/memserver/session/quota", test_quota);
     g_test_add_func("/memserver/session/expiry", test_expiry);
     g_test_add_func("/memserver/session/rates", test_rates);
+    g_test_add_func("/memserver/session/long-name", test_long_name);
     return g_test_run();
 }
