@@ -333,7 +333,7 @@ static void test_long_name(void)
     memset(h.name, 'N', sizeof(h.name));
     s = ms_sessions_hello(&f.table, &h, &fault);
     g_assert_nonnull(s);
-    g_assert_cmpuint(strnlen(s->name, 2 * sizeof(h.name)), ==,
+    g_assert_cmpuint(strnlen(s->name, sizeof(s->name)), ==,
                      sizeof(h.name));
     ms_session_disconnect(&f.table, s);
     teardown(&f);
