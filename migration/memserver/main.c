@@ -469,6 +469,70 @@ static void add_listeners(const Options *o, QIONetListener *listener)
     }
 }
 
+/*
+ * Fork; the parent stays until the child says that it serves, or is gone.
+ * The child keeps the parent's stderr until then, so what went wrong is read
+ * where the command was given.  Before any thread is made.
+ * @blocked: signals that the parent takes again while it waits
+ *
+ * Returns: in the child only, the descriptor for daemon_ready()
+ */
+static int daemon_start(const sigset_t *blocked)
+{
+    int fds[2], status;
+    ssize_t n;
+    pid_t pid;
+    char ok;
+
+    if (!g_unix_open_pipe(fds, FD_CLOEXEC, NULL)) {
+        error_report("cannot make a pipe: %s", strerror(errno));
+        exit(EXIT_FAILURE);
+    }
+    pid = fork();
+    if (pid < 0) {
+        error_report("cannot run in the background: %s", strerror(errno));
+        exit(EXIT_FAILURE);
+    }
+    if (!pid) {
+        close(fds[0]);
+        setsid();
+        return fds[1];
+    }
+    close(fds[1]);
+    sigprocmask(SIG_UNBLOCK, blocked, NULL);
+    n = RETRY_ON_EINTR(read(fds[0], &ok, 1));
+    if (n == 1) {
+        _exit(EXIT_SUCCESS);
+    }
+    /* It has said why, unless something killed it */
+    if (RETRY_ON_EINTR(waitpid(pid, &status, 0)) == pid &&
+        WIFSIGNALED(status)) {
+        error_report("killed by signal %d while starting", WTERMSIG(status));
+    }
+    _exit(EXIT_FAILURE);
+}
+
+/* We serve: leave the terminal, let the parent return */
+static void daemon_ready(int fd)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (null < 0 || chdir("/") < 0) {
+        error_report("cannot leave the terminal: %s", strerror(errno));
+        exit(EXIT_FAILURE);
+    }
+    dup2(null, STDIN_FILENO);
+    dup2(null, STDOUT_FILENO);
+    dup2(null, STDERR_FILENO);
+    if (null > STDERR_FILENO) {
+        close(null);
+    }
+    if (RETRY_ON_EINTR(write(fd, "", 1)) < 0) {
+        /* The parent was killed: serve all the same */
+    }
+    close(fd);
+}
+
 typedef struct Running {
     MsServer *server;
     GMainLoop *loop;
@@ -495,7 +559,9 @@ static gboolean handle_signal(gpointer opaque)
 static int run_server(Options *o)
 {
     QIONetListener *listener;
+    g_autofree char *pid_file = NULL;
     Running r = { 0 };
+    int ready = -1;
     sigset_t signals;
 
     if (o->tls_creds) {
@@ -519,13 +585,13 @@ static int run_server(Options *o)
     sigprocmask(SIG_BLOCK, &signals, NULL);
     listener = qio_net_listener_new();
     add_listeners(o, listener);
-    /* Before any thread is made; the parent returns once we listen */
-    if (o->daemonize && qemu_daemon(0, 0) < 0) {
-        error_report("cannot run in the background: %s", strerror(errno));
-        exit(EXIT_FAILURE);
+    if (o->daemonize) {
+        ready = daemon_start(&signals);
     }
     if (o->pid_file) {
-        qemu_write_pidfile(o->pid_file, &error_fatal);
+        /* The name is needed again from another directory */
+        pid_file = g_canonicalize_filename(o->pid_file, NULL);
+        qemu_write_pidfile(pid_file, &error_fatal);
     }
     r.loop = g_main_loop_new(NULL, false);
     g_unix_signal_add(SIGTERM, handle_signal, &r);
@@ -533,14 +599,17 @@ static int run_server(Options *o)
     sigprocmask(SIG_UNBLOCK, &signals, NULL);
     r.server = ms_server_new(&o->server, &error_fatal);
     ms_server_add_listener(r.server, listener);
+    if (o->daemonize) {
+        daemon_ready(ready);
+    }
 
     g_main_loop_run(r.loop);
 
     ms_server_free(r.server);
     object_unref(OBJECT(listener));
     g_main_loop_unref(r.loop);
-    if (o->pid_file) {
-        unlink(o->pid_file);
+    if (pid_file) {
+        unlink(pid_file);
     }
     return EXIT_SUCCESS;
 }

@@ -794,15 +794,13 @@ def test_stall(folder):
 
 
 def test_daemonize(folder):
-    """--daemonize returns when it listens; --pid-file names the process"""
+    """--daemonize returns when it serves; --pid-file names the process"""
     path, pid_file = os.path.join(folder, 'd'), os.path.join(folder, 'pid')
     run('--listen', f'unix:{path}', '--daemonize', '--pid-file', pid_file)
-    # The parent can be back before the child has written it
-    Server.wait_for(lambda: os.path.exists(pid_file) and
-                    os.path.getsize(pid_file))
     with open(pid_file, encoding='ascii') as file:
         pid = int(file.read())
     try:
+        assert json.loads(run('--status', f'unix:{path}', '--json'))
         run('--selftest', f'unix:{path}', '--pages', '500', '--latency', '10')
         os.kill(pid, signal.SIGTERM)
         Server.wait_for(lambda: not os.path.exists(pid_file))
@@ -810,6 +808,25 @@ def test_daemonize(folder):
         # It is nobody's child: do not leave it behind
         os.kill(pid, signal.SIGKILL)
         raise
+
+
+def test_daemonize_fails(folder):
+    """--daemonize says what keeps it from serving, and fails"""
+    path, pid_file = os.path.join(folder, 'd'), os.path.join(folder, 'pid')
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        text = run('--listen', f'tcp:127.0.0.1:{port}', '--daemonize',
+                   '--pid-file', pid_file, code=1)
+    assert 'Address already in use' in text, text
+    assert not os.path.exists(pid_file)
+    # What only the child finds
+    text = run('--listen', f'unix:{path}', '--daemonize', '--pid-file',
+               os.path.join(folder, 'nowhere', 'pid'), code=1)
+    assert 'nowhere' in text and 'No such file' in text, text
+    with socket.socket(socket.AF_UNIX) as sock:
+        assert sock.connect_ex(path) != 0
 
 
 def test_socket_activation(folder):
