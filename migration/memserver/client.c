@@ -11,11 +11,14 @@
 
 #include "qemu/osdep.h"
 #include <poll.h>
+#include "qapi/clone-visitor.h"
 #include "qapi/error.h"
+#include "qapi/qapi-visit-sockets.h"
 #include "io/channel-tls.h"
 #include "qemu/iov.h"
 #include "qemu/queue.h"
 #include "qemu/sockets.h"
+#include "qemu/thread.h"
 #include "qemu/units.h"
 #include "checksum.h"
 #include "client-int.h"
@@ -495,6 +498,95 @@ bool pagelink_client_poll(PageLinkClient *c, int timeout_ms, Error **errp)
     return pagelink_client_ready(c, errp);
 }
 
+/*
+ * A connection being made, by a thread of its own: names are resolved, too.
+ * The thread gives up when the kernel does; whoever waits, at the timeout, and
+ * then the thread frees what it has.
+ */
+typedef struct Dial {
+    QIOChannelSocket *sioc;     /* the thread's, until done */
+    SocketAddress *addr;        /* likewise */
+    QemuMutex lock;
+    QemuCond cond;
+    bool done;                  /* under lock; then err is valid */
+    bool abandoned;             /* under lock */
+    Error *err;
+} Dial;
+
+static void dial_free(Dial *d)
+{
+    object_unref(d->sioc);
+    qapi_free_SocketAddress(d->addr);
+    qemu_cond_destroy(&d->cond);
+    qemu_mutex_destroy(&d->lock);
+    error_free(d->err);
+    g_free(d);
+}
+
+static void *dial_main(void *opaque)
+{
+    Dial *d = opaque;
+    Error *err = NULL;
+    bool abandoned;
+
+    qio_channel_socket_connect_sync(d->sioc, d->addr, &err);
+    qemu_mutex_lock(&d->lock);
+    d->err = err;
+    d->done = true;
+    abandoned = d->abandoned;
+    qemu_cond_signal(&d->cond);
+    qemu_mutex_unlock(&d->lock);
+    if (abandoned) {
+        dial_free(d);
+    }
+    return NULL;
+}
+
+static bool client_dial(PageLinkClient *c, SocketAddress *addr, Error **errp)
+{
+    int64_t end = g_get_monotonic_time() / 1000 + c->timeout_ms;
+    QemuThread thread;
+    bool done;
+    Dial *d;
+
+    if (addr->type == SOCKET_ADDRESS_TYPE_FD) {
+        /* Never waits; its name is known to this thread's monitor */
+        c->sioc = qio_channel_socket_new();
+        return qio_channel_socket_connect_sync(c->sioc, addr, errp) == 0;
+    }
+    d = g_new0(Dial, 1);
+    d->sioc = qio_channel_socket_new();
+    d->addr = QAPI_CLONE(SocketAddress, addr);
+    qemu_mutex_init(&d->lock);
+    qemu_cond_init(&d->cond);
+    qemu_thread_create(&thread, "pagelink-dial", dial_main, d,
+                       QEMU_THREAD_DETACHED);
+    qemu_mutex_lock(&d->lock);
+    while (!d->done) {
+        int64_t left = end - g_get_monotonic_time() / 1000;
+
+        if (left <= 0) {
+            break;
+        }
+        qemu_cond_timedwait(&d->cond, &d->lock, left);
+    }
+    done = d->done;
+    d->abandoned = !done;
+    qemu_mutex_unlock(&d->lock);
+    if (!done) {
+        error_setg(errp, "page link to %s: no connection for %d ms", c->peer,
+                   c->timeout_ms);
+        return false;
+    }
+    if (d->err) {
+        error_propagate(errp, g_steal_pointer(&d->err));
+    } else {
+        c->sioc = g_steal_pointer(&d->sioc);
+    }
+    dial_free(d);
+    return c->sioc != NULL;
+}
+
 static bool client_hello(PageLinkClient *c, const PageLinkClientOptions *o,
                          Error **errp)
 {
@@ -609,15 +701,11 @@ PageLinkClient *pagelink_client_connect(const PageLinkClientOptions *o,
     if (o->sioc) {
         c->sioc = o->sioc;
         object_ref(OBJECT(c->sioc));
-    } else {
-        c->sioc = qio_channel_socket_new();
+    } else if (!client_dial(c, o->addr, errp)) {
+        goto fail;
     }
     c->ioc = QIO_CHANNEL(c->sioc);
     object_ref(OBJECT(c->ioc));
-    if (!o->sioc &&
-        qio_channel_socket_connect_sync(c->sioc, o->addr, errp) < 0) {
-        goto fail;
-    }
     qio_channel_set_blocking(QIO_CHANNEL(c->sioc), false, NULL);
     qio_channel_set_delay(QIO_CHANNEL(c->sioc), false);
     if ((o->tls_creds && !client_tls(c, o, errp)) ||
@@ -638,11 +726,11 @@ void pagelink_client_free(PageLinkClient *c)
     }
     pagelink_client_fail_text(c, PAGELINK_ERR_SHUTDOWN, "closed");
     run_callbacks(c);
-    if (c->sioc->fd >= 0) {
+    if (c->sioc && c->sioc->fd >= 0) {
         qio_channel_close(QIO_CHANNEL(c->sioc), NULL);
     }
-    object_unref(OBJECT(c->ioc));
-    object_unref(OBJECT(c->sioc));
+    object_unref(c->ioc);
+    object_unref(c->sioc);
     g_free(c->body);
     g_free(c->in);
     g_free(c->peer);

@@ -71,6 +71,9 @@ typedef void PageLinkDone(void *opaque, const PageLinkFault *error);
 
 /**
  * pagelink_client_connect: connect, shake hands, say HELLO
+ *
+ * Each of the three within the timeout.  A connection that was not made in time
+ * leaves a thread behind, which ends when the kernel gives up, too.
  */
 PageLinkClient *pagelink_client_connect(const PageLinkClientOptions *options,
                                         Error **errp);

@@ -10,6 +10,7 @@
  */
 
 #include "qemu/osdep.h"
+#include <sys/un.h>
 #include "qapi/error.h"
 #include "qemu/bswap.h"
 #include "qemu/main-loop.h"
@@ -591,6 +592,44 @@ static void test_shutdown(void)
     close(fd);
 }
 
+/* One who listens and never accepts: connecting ends with the timeout */
+static void test_no_accept(void)
+{
+    g_autofree char *dir = g_dir_make_tmp("memserver-XXXXXX", NULL);
+    struct sockaddr_un sun = { .sun_family = AF_UNIX };
+    SocketAddress addr = { .type = SOCKET_ADDRESS_TYPE_UNIX };
+    PageLinkClientOptions o = {
+        .addr = &addr, .role = PAGELINK_ROLE_STATUS,
+        .class = PAGELINK_CLASS_DEMAND, .timeout_ms = 50,
+    };
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0), waiting[16];
+    unsigned n = 0;
+    Error *err = NULL;
+
+    snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/sock", dir);
+    addr.u.q_unix.path = sun.sun_path;
+    g_assert_cmpint(bind(listener, (struct sockaddr *)&sun, sizeof(sun)), ==,
+                    0);
+    g_assert_cmpint(listen(listener, 0), ==, 0);
+    do {
+        g_assert_cmpuint(n, <, ARRAY_SIZE(waiting));
+        waiting[n] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    } while (connect(waiting[n++], (struct sockaddr *)&sun,
+                     sizeof(sun)) == 0);
+    g_assert_cmpint(errno, ==, EAGAIN);
+
+    refused(pagelink_client_connect(&o, &err), err,
+            "no connection for 50 ms");
+
+    /* This lets go of the connection that was given up */
+    close(listener);
+    while (n) {
+        close(waiting[--n]);
+    }
+    unlink(sun.sun_path);
+    rmdir(dir);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -606,5 +645,6 @@ int main(int argc, char **argv)
     g_test_add_func("/memserver/server/take-over", test_take_over);
     g_test_add_func("/memserver/server/many", test_many);
     g_test_add_func("/memserver/server/shutdown", test_shutdown);
+    g_test_add_func("/memserver/server/no-accept", test_no_accept);
     return g_test_run();
 }
