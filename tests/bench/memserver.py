@@ -77,6 +77,13 @@ def output(*command: str) -> str:
                           stdout=subprocess.PIPE).stdout
 
 
+def listening(port: int) -> bool:
+    """Does somebody?  Not asked by connecting: iperf3 serves but one client"""
+    lines = Path('/proc/net/tcp').read_text('ascii').splitlines()[1:]
+    return any(local.endswith(f':{port:04X}') and state == '0A'
+               for _, local, _, state, *_ in map(str.split, lines))
+
+
 @contextlib.contextmanager
 def serving(command: List[str], port: int) -> Iterator[int]:
     """Its process id, while it runs"""
@@ -84,9 +91,8 @@ def serving(command: List[str], port: int) -> Iterator[int]:
                           stderr=subprocess.DEVNULL) as process:
         try:
             while process.poll() is None:
-                with socket.socket() as sock:
-                    if sock.connect_ex(('127.0.0.1', port)) == 0:
-                        break
+                if listening(port):
+                    break
                 time.sleep(0.01)
             if process.poll() is not None:
                 raise RuntimeError(f'{command[0]} does not start')
@@ -213,6 +219,8 @@ def stream(connections: int) -> Figures:
             need('iperf3'), '-c', '127.0.0.1', '-p', str(port), '-t', '2',
             '-P', str(connections), '-J'))
         cpu = cpu_seconds(pid) - began
+    if 'error' in result:
+        raise RuntimeError(f'iperf3: {result["error"]}')
     received = result['end']['sum_received']
     rate = received['bits_per_second'] / 8 / PAGE
     return {'put': rate, 'get': rate, 'bytes-per-cpu': received['bytes'] / cpu}
