@@ -10,7 +10,9 @@
 #include <getopt.h>
 #include <glib-unix.h>
 #include <sys/resource.h>
+#include "authz/base.h"
 #include "crypto/init.h"
+#include "crypto/tlscredsx509.h"
 #include "qapi/error.h"
 #include "qapi/qapi-visit-sockets.h"
 #include "qemu-version.h"
@@ -533,19 +535,50 @@ static void daemon_ready(int fd)
     close(fd);
 }
 
+/*
+ * Whether --tls-authz will have a say.  QEMU asks it for the name in a
+ * certificate, so where there is none everybody would be let in.
+ */
+static bool check_authz(const Options *o, Error **errp)
+{
+    Object *creds = OBJECT(o->server.tls_creds);
+    Object *authz = object_resolve_path_component(object_get_objects_root(),
+                                                  o->server.tls_authz);
+
+    if (!authz || !object_dynamic_cast(authz, TYPE_QAUTHZ)) {
+        error_setg(errp, "there is no authorization object with id '%s': give "
+                   "--object authz-...,id=%s before --tls-authz",
+                   o->server.tls_authz, o->server.tls_authz);
+        return false;
+    }
+    if (!object_dynamic_cast(creds, TYPE_QCRYPTO_TLS_CREDS_X509) ||
+        !object_property_get_bool(creds, "verify-peer", &error_abort)) {
+        error_setg(errp, "--tls-authz looks at the client's certificate: it "
+                   "needs credentials of type tls-creds-x509 with "
+                   "verify-peer=on");
+        return false;
+    }
+    return true;
+}
+
 typedef struct Running {
     MsServer *server;
     GMainLoop *loop;
-    bool asked;                 /* a first SIGTERM was refused */
+    int64_t refused_ms;         /* when a signal was refused, 0: never */
 } Running;
+
+/* A signal repeats another if it comes within this time, in ms */
+#define REPEAT_MS 60000
 
 static gboolean handle_signal(gpointer opaque)
 {
     Running *r = opaque;
     uint32_t sessions = ms_server_sessions(r->server);
 
-    if (sessions && !r->asked) {
-        r->asked = true;
+    int64_t now = g_get_monotonic_time() / 1000;
+
+    if (sessions && (!r->refused_ms || now > r->refused_ms + REPEAT_MS)) {
+        r->refused_ms = now;
         error_report("not terminating: %" PRIu32 " session%s would lose "
                      "memory that a virtual machine may depend on; repeat the "
                      "signal to terminate all the same", sessions,
@@ -568,6 +601,9 @@ static int run_server(Options *o)
         o->server.tls_creds = find_creds(o->tls_creds,
                                          QCRYPTO_TLS_CREDS_ENDPOINT_SERVER,
                                          &error_fatal);
+        if (o->server.tls_authz) {
+            check_authz(o, &error_fatal);
+        }
     } else if (o->server.tls_authz) {
         error_report("--tls-authz needs --tls-creds");
         exit(EXIT_FAILURE);

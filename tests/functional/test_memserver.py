@@ -958,6 +958,22 @@ def test_tls_psk(folder):
             *creds(os.path.join(folder, 'psk'), 'client', 'psk'))
 
 
+def test_tls_authz_in_vain(folder):
+    """--tls-authz that could not keep anybody out is refused"""
+    os.mkdir(os.path.join(folder, 'psk'))
+    with open(os.path.join(folder, 'psk', 'keys.psk'), 'w',
+              encoding='ascii') as file:
+        file.write('me:' + '00' * 16 + '\n')
+    listen = ('--listen', 'unix:' + os.path.join(folder, 'socket'))
+    psk = creds(os.path.join(folder, 'psk'), 'server', 'psk')
+    text = run(*listen, *psk, '--tls-authz', 'nobody', code=1)
+    assert "no authorization object with id 'nobody'" in text, text
+    text = run(*listen, *psk, '--object',
+               'authz-simple,id=one,identity=nobody', '--tls-authz', 'one',
+               code=1)
+    assert 'tls-creds-x509' in text, text
+
+
 def test_memory_returned(folder):
     """What is dropped or ended goes back to the system"""
     def resident():
