@@ -574,7 +574,6 @@ static gboolean handle_signal(gpointer opaque)
 {
     Running *r = opaque;
     uint32_t sessions = ms_server_sessions(r->server);
-
     int64_t now = g_get_monotonic_time() / 1000;
 
     if (sessions && (!r->refused_ms || now > r->refused_ms + REPEAT_MS)) {
