@@ -44,7 +44,9 @@ static bool read_list(const void *data, size_t len, Reader *r, Error **errp)
     bool ok;
 
     bioc->usage = len;
-    memcpy(bioc->data, data, len);
+    if (len) {
+        memcpy(bioc->data, data, len);
+    }
     f = qemu_file_new_input(QIO_CHANNEL(bioc));
     object_unref(OBJECT(bioc));
     ok = strategy_message_get_all(f, on_message, r, errp);
