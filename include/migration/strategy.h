@@ -34,11 +34,14 @@ RamStrategy *strategy_parse(const char *keyval, Error **errp);
  *
  * strategy_check: refuse what cannot work, before anything is touched.
  * strategy_begin: take the configuration for this migration.
+ * strategy_needs_return_path: open one, whatever the capability says?  Once
+ *                             the destination is connected.
  *
  * @resume: a paused post-copy goes on; its strategy stays.
  */
 bool strategy_check(const MigrationAddress *addr, bool resume, Error **errp);
 void strategy_begin(bool resume);
+bool strategy_needs_return_path(void);
 
 /*
  * The loop of the migration thread; see migration/strategy/run.h.

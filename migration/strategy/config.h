@@ -19,12 +19,27 @@ typedef struct StrategyConfig {
     RamStrategyMode mode;
     uint32_t passes;            /* hybrid: at least 1 */
     bool background;            /* the value at the start */
+    bool redirectable;
+    RamSplit *split;            /* owned; NULL: memory is not split */
 } StrategyConfig;
 
 /* What holds before anybody sets anything */
 #define STRATEGY_CONFIG_DEFAULT \
     ((StrategyConfig) { .mode = RAM_STRATEGY_MODE_PRECOPY, \
                         .passes = 1, .background = true })
+
+/* strategy_config_copy: a deep copy, for strategy_config_clear() */
+StrategyConfig strategy_config_copy(const StrategyConfig *c);
+
+/* strategy_config_clear: free what @c owns */
+void strategy_config_clear(StrategyConfig *c);
+
+/*
+ * strategy_config_in_force: does @c need its section in the stream?
+ *
+ * If not, the migration is stock QEMU's, byte for byte.
+ */
+bool strategy_config_in_force(const StrategyConfig *c);
 
 /*
  * strategy_config_merge: apply a parameter as the user gave it
@@ -35,7 +50,11 @@ typedef struct StrategyConfig {
 bool strategy_config_merge(StrategyConfig *c, const RamStrategy *p,
                            Error **errp);
 
-/* strategy_config_to_param: all members set; the caller owns the result */
+/*
+ * strategy_config_to_param: all members set, but split when it is off
+ *
+ * The caller owns the result.
+ */
 RamStrategy *strategy_config_to_param(const StrategyConfig *c);
 
 /*
@@ -76,10 +95,11 @@ static inline bool strategy_mode_uses_postcopy(RamStrategyMode mode)
 /*
  * In the stream: fixed length, big endian.
  *   0  u8   mode (STRATEGY_WIRE_MODE_*)
- *   1  u8   flags (STRATEGY_WIRE_BACKGROUND)
+ *   1  u8   flags (STRATEGY_WIRE_BACKGROUND, STRATEGY_WIRE_REDIRECTABLE)
  *   2  be16 reserved, 0
  *   4  be32 passes
- * These numbers are permanent; they are not RamStrategyMode's.
+ * These numbers are permanent; they are not RamStrategyMode's.  Split memory
+ * has a message of its own, see message.h.
  */
 #define STRATEGY_WIRE_CONFIG_LEN    8
 
@@ -89,6 +109,7 @@ static inline bool strategy_mode_uses_postcopy(RamStrategyMode mode)
 #define STRATEGY_WIRE_MODE_AUTO     3
 
 #define STRATEGY_WIRE_BACKGROUND    0x01
+#define STRATEGY_WIRE_REDIRECTABLE  0x02
 
 /* strategy_config_encode: write STRATEGY_WIRE_CONFIG_LEN bytes to @buf */
 void strategy_config_encode(const StrategyConfig *c, uint8_t *buf);

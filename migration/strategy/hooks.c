@@ -107,7 +107,7 @@ RamStrategy *strategy_parse(const char *keyval, Error **errp)
     return strategy_config_parse(keyval, errp);
 }
 
-/* What the next migration runs with */
+/* What the next migration runs with; what it owns stays the parameter's */
 static StrategyConfig next_config(void)
 {
     StrategyConfig config = parameter.config;
@@ -175,9 +175,14 @@ void strategy_begin(bool resume)
     }
     delta_cache_begin();
     strategy_run_begin(&config, asked_for);
-    if (config.mode != RAM_STRATEGY_MODE_PRECOPY) {
+    if (strategy_config_in_force(&config)) {
         strategy_section_register();
     }
+}
+
+bool strategy_needs_return_path(void)
+{
+    return strategy_run_active();
 }
 
 bool strategy_sync_due(bool fits)

@@ -18,6 +18,15 @@
 
 #define STRATEGY_MSG_END            0
 #define STRATEGY_MSG_CONFIG         1
+/* Split memory: split/wire.h */
+#define STRATEGY_MSG_SPLIT_SETUP    16
+#define STRATEGY_MSG_SPLIT_EXTENTS  17
+#define STRATEGY_MSG_SPLIT_LOCAL    18
+#define STRATEGY_MSG_SPLIT_COMMIT   19
+/* Redirect: redirect/wire.h */
+#define STRATEGY_MSG_REDIRECT_SETUP 32
+#define STRATEGY_MSG_RELAY_ORDER    33
+#define STRATEGY_MSG_RELAY_BITMAP   34
 
 #define STRATEGY_MSG_REQUIRED       0x0001
 

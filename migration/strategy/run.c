@@ -82,6 +82,7 @@ static int64_t now_ms(void)
 static void run_free(StrategyRun *run)
 {
     schedule_free(run->schedule);
+    strategy_config_clear(&run->config);
     qemu_mutex_destroy(&run->lock);
     g_free(run->sentence);
     qapi_free_RamStrategyForecast(run->forecast);
@@ -127,7 +128,7 @@ void strategy_run_begin(const StrategyConfig *config, bool asked_for)
         run_free(current_run);
     }
     qemu_mutex_init(&run->lock);
-    run->config = *config;
+    run->config = strategy_config_copy(config);
     run->asked_for = asked_for;
     run->schedule = schedule_new(config);
     run->background = config->background;
@@ -175,8 +176,7 @@ static bool run_running(void)
 
 bool strategy_run_active(void)
 {
-    return run_running() &&
-           current_run->config.mode != RAM_STRATEGY_MODE_PRECOPY;
+    return run_running() && strategy_config_in_force(&current_run->config);
 }
 
 const StrategyConfig *strategy_run_config(void)
@@ -219,7 +219,8 @@ bool strategy_run_sync_due(bool fits)
     run->starved = false;
     run->mid_pass = false;
     qatomic_set(&strategy_demand_only_now,
-                in_postcopy && !qatomic_read(&run->background));
+                in_postcopy && !qatomic_read(&run->background) &&
+                strategy_mode_uses_postcopy(run->config.mode));
     if (in_postcopy) {
         run->reached_postcopy = true;
         return fits;
@@ -346,8 +347,8 @@ static bool run_destination_agreed(StrategyRun *run, MigrationState *s)
         }
         if (migrate_has_error(s) || qemu_file_get_error(s->to_dst_file)) {
             run_say(run, "failed: the destination gave up before it had "
-                    "acknowledged mode '%s'; a QEMU without RAM strategies "
-                    "does not know the section ram-strategy",
+                    "acknowledged the strategy (mode '%s'); a QEMU without "
+                    "RAM strategies does not know the section ram-strategy",
                     RamStrategyMode_str(run->config.mode));
             if (!qemu_file_get_error(s->to_dst_file)) {
                 qemu_file_set_error(s->to_dst_file, -ECONNRESET);

@@ -43,7 +43,7 @@ void strategy_run_end(void);
 /* strategy_run_begun: did this QEMU ever start to migrate?  BQL */
 bool strategy_run_begun(void);
 
-/* strategy_run_active: does a strategy other than precopy run?  Any thread. */
+/* strategy_run_active: does a strategy change this migration?  Any thread. */
 bool strategy_run_active(void);
 
 /* strategy_run_config: what the active run was configured with */

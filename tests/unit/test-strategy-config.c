@@ -62,14 +62,105 @@ static void test_merge_refused(void)
 
 static void test_to_param(void)
 {
-    StrategyConfig c = { RAM_STRATEGY_MODE_HYBRID, 7, false };
+    StrategyConfig c = { RAM_STRATEGY_MODE_HYBRID, 7, false, true };
     StrategyConfig d = STRATEGY_CONFIG_DEFAULT;
     RamStrategy *p = strategy_config_to_param(&c);
 
-    g_assert_true(p->has_mode && p->has_passes && p->has_background);
+    g_assert_true(p->has_mode && p->has_passes && p->has_background &&
+                  p->has_redirectable);
+    g_assert_null(p->split);
     g_assert_true(strategy_config_merge(&d, p, &error_abort));
     assert_config(&d, RAM_STRATEGY_MODE_HYBRID, 7, false);
+    g_assert_true(d.redirectable);
     qapi_free_RamStrategy(p);
+}
+
+/* Members of split are merged like the others; copies share nothing */
+static void test_split(void)
+{
+    StrategyConfig c = STRATEGY_CONFIG_DEFAULT, d = STRATEGY_CONFIG_DEFAULT;
+    RamStrategy *p;
+
+    merge(&c, "split.main-memory=64M");
+    g_assert_cmpuint(c.split->main_memory, ==, 64 << 20);
+    g_assert_cmpint(c.split->placement, ==, RAM_PLACEMENT_HOT);
+    g_assert_cmpuint(c.split->replicas, ==, 1);
+    g_assert_false(c.split->has_memory_hosts);
+
+    merge(&c, "split.memory-hosts.0.uri=tcp:h:1,"
+          "split.memory-hosts.0.capacity=1G,"
+          "split.memory-hosts.1.uri=unix:/x,split.placement=address");
+    g_assert_cmpuint(c.split->main_memory, ==, 64 << 20);
+    g_assert_cmpint(c.split->placement, ==, RAM_PLACEMENT_ADDRESS);
+    g_assert_cmpstr(c.split->memory_hosts->next->value->uri, ==, "unix:/x");
+
+    p = strategy_config_to_param(&c);
+    g_assert_true(strategy_config_merge(&d, p, &error_abort));
+    qapi_free_RamStrategy(p);
+    merge(&c, "split.memory-hosts.0.uri=tcp:i:2");
+    g_assert_null(c.split->memory_hosts->next);
+    g_assert_cmpstr(d.split->memory_hosts->value->uri, ==, "tcp:h:1");
+    g_assert_cmpuint(d.split->memory_hosts->value->capacity, ==, 1 << 30);
+    g_assert_false(d.split->memory_hosts->next->value->has_capacity);
+    strategy_config_clear(&d);
+
+    d = strategy_config_copy(&c);
+    merge(&c, "split=off");
+    g_assert_null(c.split);
+    g_assert_cmpuint(d.split->main_memory, ==, 64 << 20);
+    strategy_config_clear(&d);
+}
+
+static void test_split_refused(void)
+{
+    static const struct {
+        const char *keyval, *named;
+    } cases[] = {
+        { "main-memory=0", "main-memory" },
+        { "replicas=0", "replicas" },
+        { "replicas=2", "replicas" },
+        { "memory-hosts.0.uri=tcp:h:1,memory-hosts.0.capacity=0", "capacity" },
+        { "memory-hosts.0.uri=h", "'h'" },
+        { "memory-hosts.0.uri=tcp:h", "tcp:h" },
+        { "memory-hosts.0.uri=exec:cat", "exec" },
+        { "memory-hosts.0.uri=vsock:1:2", "vsock" },
+        { "memory-hosts.0.uri=fd:3", "fd:3" },
+        { "memory-hosts.0.uri=unix:/x,memory-hosts.1.uri=unix:/x", "twice" },
+    };
+    StrategyConfig c = STRATEGY_CONFIG_DEFAULT;
+
+    merge(&c, "split.main-memory=1M,split.memory-hosts.0.uri=unix:/y");
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        g_auto(GStrv) members = g_strsplit(cases[i].keyval, ",", -1);
+        g_autofree char *joined = g_strjoinv(",split.", members);
+        g_autofree char *keyval = g_strdup_printf("mode=auto,split.%s", joined);
+        RamStrategy *p = strategy_config_parse(keyval, &error_abort);
+        Error *err = NULL;
+
+        g_assert_false(strategy_config_merge(&c, p, &err));
+        g_assert_nonnull(strstr(error_get_pretty(err), cases[i].named));
+        error_free(err);
+        qapi_free_RamStrategy(p);
+        assert_config(&c, RAM_STRATEGY_MODE_PRECOPY, 1, true);
+        g_assert_cmpuint(c.split->main_memory, ==, 1 << 20);
+        g_assert_cmpstr(c.split->memory_hosts->value->uri, ==, "unix:/y");
+    }
+    strategy_config_clear(&c);
+}
+
+static void test_in_force(void)
+{
+    StrategyConfig c = STRATEGY_CONFIG_DEFAULT;
+
+    g_assert_false(strategy_config_in_force(&c));
+    merge(&c, "passes=3,background=off");
+    g_assert_false(strategy_config_in_force(&c));
+    merge(&c, "redirectable=on");
+    g_assert_true(strategy_config_in_force(&c));
+    merge(&c, "redirectable=off,split.main-memory=1M");
+    g_assert_true(strategy_config_in_force(&c));
+    merge(&c, "split=off,mode=auto");
+    g_assert_true(strategy_config_in_force(&c));
 }
 
 static void test_parse_refused(void)
@@ -87,6 +178,11 @@ static void test_parse_refused(void)
         { "mode=hybrid,speed=1", "speed" },
         { "passes.a=1", "passes" },
         { "mode=hybrid,,", "hybrid" },
+        { "redirectable=2", "redirectable" },
+        { "split=on", "on" },
+        { "split.main-memory=big", "main-memory" },
+        { "split.placement=cold", "cold" },
+        { "split.memory-hosts.0.capacity=1", "uri" },
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -138,10 +234,58 @@ static void test_check(void)
     }
 }
 
+/* Split and redirectable clash with the same, whatever the mode */
+static void test_check_features(void)
+{
+    static const struct {
+        const char *keyval;
+        StrategyContext ctx;
+        const char *named;      /* NULL: works */
+    } cases[] = {
+        { "redirectable=on", {}, NULL },
+        { "redirectable=on", { .multifd = true }, "multifd" },
+        { "redirectable=on", { .rdma = true }, "RDMA" },
+        { "redirectable=on", { .file = true }, "file" },
+        { "redirectable=on", { .colo = true }, "x-colo" },
+        { "redirectable=on", { .snapshot = true }, "background-snapshot" },
+        { "redirectable=on", { .cpr = true }, "CPR" },
+        { "redirectable=on,mode=auto", { .postcopy_ram = true }, NULL },
+        { "redirectable=on,mode=auto", {}, "postcopy-ram" },
+        { "split.main-memory=1M", {}, "memory-hosts" },
+        { "split.memory-hosts.0.uri=tcp:h:1", {}, "main-memory" },
+        { "split.main-memory=1M,split.memory-hosts.0.uri=tcp:h:1", {}, NULL },
+        { "split.main-memory=1M,split.memory-hosts.0.uri=tcp:h:1",
+          { .multifd = true }, "multifd" },
+        { "split.main-memory=1M,split.memory-hosts.0.uri=tcp:h:1",
+          { .rdma = true }, "RDMA" },
+        { "split.main-memory=1M,split.memory-hosts.0.uri=tcp:h:1",
+          { .file = true }, "file" },
+        { "split.main-memory=1M,split.memory-hosts.0.uri=tcp:h:1,mode=hybrid",
+          { .postcopy_ram = true }, "hybrid" },
+        { "split.main-memory=1M,split.memory-hosts.0.uri=tcp:h:1,"
+          "redirectable=on", {}, "redirectable" },
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        StrategyConfig c = STRATEGY_CONFIG_DEFAULT;
+        Error *err = NULL;
+        bool ok;
+
+        merge(&c, cases[i].keyval);
+        ok = strategy_config_check(&c, &cases[i].ctx, &err);
+        g_assert_cmpint(ok, ==, !cases[i].named);
+        if (!ok) {
+            g_assert_nonnull(strstr(error_get_pretty(err), cases[i].named));
+            error_free(err);
+        }
+        strategy_config_clear(&c);
+    }
+}
+
 static void test_wire(void)
 {
     for (int mode = 0; mode < RAM_STRATEGY_MODE__MAX; mode++) {
-        StrategyConfig c = { mode, 0x01020304 + mode, mode & 1 };
+        StrategyConfig c = { mode, 0x01020304 + mode, mode & 1, mode & 2 };
         StrategyConfig d = STRATEGY_CONFIG_DEFAULT;
         uint8_t buf[STRATEGY_WIRE_CONFIG_LEN];
 
@@ -149,14 +293,15 @@ static void test_wire(void)
         g_assert_true(strategy_config_decode(&d, buf, sizeof(buf),
                                              &error_abort));
         assert_config(&d, mode, 0x01020304 + mode, mode & 1);
+        g_assert_cmpint(d.redirectable, ==, c.redirectable);
     }
 }
 
 /* The bytes themselves: they may never change */
 static void test_wire_fixed(void)
 {
-    static const uint8_t expected[] = { 2, 1, 0, 0, 0, 0, 1, 2 };
-    StrategyConfig c = { RAM_STRATEGY_MODE_HYBRID, 0x102, true };
+    static const uint8_t expected[] = { 2, 3, 0, 0, 0, 0, 1, 2 };
+    StrategyConfig c = { RAM_STRATEGY_MODE_HYBRID, 0x102, true, true };
     uint8_t buf[STRATEGY_WIRE_CONFIG_LEN];
 
     strategy_config_encode(&c, buf);
@@ -174,7 +319,7 @@ static void test_wire_refused(void)
         { { 2, 1, 0, 0, 0, 0, 0, 1 }, 9 },
         { { 4, 1, 0, 0, 0, 0, 0, 1 }, 8 },
         { { 255, 1, 0, 0, 0, 0, 0, 1 }, 8 },
-        { { 2, 2, 0, 0, 0, 0, 0, 1 }, 8 },
+        { { 2, 4, 0, 0, 0, 0, 0, 1 }, 8 },
         { { 2, 0x81, 0, 0, 0, 0, 0, 1 }, 8 },
         { { 2, 1, 1, 0, 0, 0, 0, 1 }, 8 },
         { { 2, 1, 0, 1, 0, 0, 0, 1 }, 8 },
@@ -199,8 +344,12 @@ int main(int argc, char **argv)
     g_test_add_func("/strategy/config/merge", test_merge);
     g_test_add_func("/strategy/config/merge/refused", test_merge_refused);
     g_test_add_func("/strategy/config/to-param", test_to_param);
+    g_test_add_func("/strategy/config/split", test_split);
+    g_test_add_func("/strategy/config/split/refused", test_split_refused);
+    g_test_add_func("/strategy/config/in-force", test_in_force);
     g_test_add_func("/strategy/config/parse/refused", test_parse_refused);
     g_test_add_func("/strategy/config/check", test_check);
+    g_test_add_func("/strategy/config/check/features", test_check_features);
     g_test_add_func("/strategy/config/wire", test_wire);
     g_test_add_func("/strategy/config/wire/fixed", test_wire_fixed);
     g_test_add_func("/strategy/config/wire/refused", test_wire_refused);

@@ -82,7 +82,10 @@ static void test_wrong(void)
         { "{ 'mode': 1 }", "mode" },
         { "{ 'background': 'off' }", "background" },
         { "{ 'mode': 'auto', 'speed': 9 }", "speed" },
-        { "{ 'split': null }", "split" },
+        { "{ 'split': 1 }", "split" },
+        { "{ 'mode': 'auto', 'split': { 'memory-hosts': [] } }",
+          "memory-hosts" },
+        { "{ 'redirectable': 'on' }", "redirectable" },
         { "null", "strategy" },
         { "'hybrid'", "strategy" },
     };
@@ -173,7 +176,7 @@ static void test_hmp(void)
         g_autofree char *shown = qtest_hmp(who, "info migrate_parameters");
         g_autofree char *expect =
             g_strdup_printf("strategy: mode=%s,passes=%" PRId64
-                            ",background=%s\r\n", steps[i].after.mode,
+                            ",background=%s,", steps[i].after.mode,
                             steps[i].after.passes,
                             steps[i].after.background ? "on" : "off");
 
@@ -187,6 +190,36 @@ static void test_hmp(void)
         check_parameter(who, &steps[i].after);
         g_assert(strstr(shown, expect));
     }
+    qtest_quit(who);
+}
+
+/* What HMP shows of split memory, HMP takes again */
+static void test_hmp_split(void)
+{
+    static const char split[] =
+        "split.main-memory=1048576,"
+        "split.memory-hosts.0.uri=tcp:localhost:1,"
+        "split.memory-hosts.0.capacity=4096,"
+        "split.memory-hosts.1.uri=unix:/x,"
+        "split.memory-hosts.1.tls-hostname=mem1,"
+        "split.placement=address,split.replicas=1\r\n";
+    QTestState *who = qtest_init("-machine none");
+    g_autofree char *set = qtest_hmp(who, "migrate_set_parameter strategy "
+        "split.main-memory=1M,split.memory-hosts.0.uri=tcp:localhost:1,"
+        "split.memory-hosts.0.capacity=4k,split.memory-hosts.1.uri=unix:/x,"
+        "split.memory-hosts.1.tls-hostname=mem1,split.placement=address");
+    g_autofree char *shown = qtest_hmp(who, "info migrate_parameters");
+    g_autofree char *off = qtest_hmp(who, "migrate_set_parameter strategy "
+                                     "split=off,redirectable=on");
+    g_autofree char *gone = qtest_hmp(who, "info migrate_parameters");
+
+    g_assert_cmpstr(set, ==, "");
+    g_assert(strstr(shown, split));
+    g_assert_cmpstr(off, ==, "");
+    g_assert(strstr(gone, "redirectable=on\r\n"));
+    strategy_set(who, "{ 'split': { 'main-memory': 1 } }");
+    strategy_set(who, "{ 'split': null, 'redirectable': false }");
+    check_parameter(who, &(Parameter) { "precopy", 1, true });
     qtest_quit(who);
 }
 
@@ -217,6 +250,7 @@ void strategy_add_parameters(void)
     qtest_add_func("/migration/strategy/parameters/no-migration",
                    test_no_migration);
     qtest_add_func("/migration/strategy/parameters/hmp", test_hmp);
+    qtest_add_func("/migration/strategy/parameters/hmp-split", test_hmp_split);
     qtest_add_func("/migration/strategy/parameters/cache-size",
                    test_cache_size);
 }
