@@ -1,0 +1,73 @@
+/*
+ * Remote pager: the main host's side of split memory
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * For as long as a VM's memory is split, the pager is what makes it whole:
+ * it serves page faults from the memory hosts and keeps what is resident
+ * under main-memory.  This is its face to the rest of QEMU: RAMBlocks, the
+ * state of the VM, the monitor.  What it does is in engine.h.
+ *
+ * There is one pager for a process.  It is
+ *
+ *   idle --pager_prepare()--> prepared --pager_attach()--> attached
+ *
+ * and idle again after pager_abort(), or when a gather is done.
+ *
+ * Main thread with the BQL for all functions, if nothing else is said.
+ */
+#ifndef MIGRATION_STRATEGY_PAGER_H
+#define MIGRATION_STRATEGY_PAGER_H
+
+#include "../split/layout.h"
+
+/*
+ * pager_prepare: can this host run the split VM that @s tells of?
+ *
+ * Tests userfaultfd and its features, finds the RAMBlocks and whether they
+ * can be paged, connects to every memory host (as a reader, which changes
+ * nothing there), and has transparent huge pages off in the blocks, so that
+ * RAM that arrives takes what it needs and no more.  To be called before any
+ * page is loaded.  Waits for the network: at most for the time out of a
+ * page link per host.
+ *
+ * On error, nothing is changed.  @s is copied.
+ */
+bool pager_prepare(const SplitSetup *s, Error **errp);
+
+/*
+ * pager_attach: all RAM has arrived; serve faults from now on
+ *
+ * To be called before any device state is loaded, since that touches RAM.
+ * Takes the sessions over from the source with epoch + 1, discards what is
+ * not local, registers userfaultfd.  On error (a host was lost, say) the
+ * migration has to fail; the source still has all: call pager_abort().
+ *
+ * @l stays the caller's.
+ */
+bool pager_attach(const SplitLayout *l, Error **errp);
+
+/*
+ * pager_abort: the incoming migration has failed, or was given up
+ *
+ * Before the guest has run.  In any state; does nothing when idle.  Leaves
+ * the sessions alone: they are the source's to end.
+ */
+void pager_abort(void);
+
+/* pager_attached: is there remote memory?  Any thread. */
+bool pager_attached(void);
+
+/*
+ * pager_set_main_memory: for migrate-set-parameters on the split VM
+ *
+ * @bytes: all that may be resident, unmanaged RAM included
+ *
+ * Takes effect in the background.  Does nothing while not attached.
+ */
+bool pager_set_main_memory(uint64_t bytes, Error **errp);
+
+/* pager_init: once, when the migration objects are made */
+void pager_init(void);
+
+#endif
