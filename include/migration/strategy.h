@@ -11,6 +11,7 @@
 #define MIGRATION_STRATEGY_H
 
 #include "qemu/atomic.h"
+#include "exec/cpu-common.h"
 #include "qapi/qapi-types-migration.h"
 #include "qapi/qapi-types-strategy.h"
 #include "monitor/monitor.h"
@@ -75,6 +76,51 @@ static inline bool strategy_demand_only(void)
 
 /* strategy_delta_cache_size: XBZRLE cache when it is sized by itself, bytes */
 uint64_t strategy_delta_cache_size(void);
+
+/*
+ * Redirect: the destination changes while the migration runs; see
+ * docs/devel/migration/redirect.rst.
+ *
+ * STRATEGY_RP_TYPE: type of our messages on the return path.
+ *
+ * At the source:
+ * strategy_repeats_setup_now: the sections are set up once more, for
+ *                             another destination.  Migration thread.
+ * strategy_return_path_message: one came.  Thread of the return path.
+ *
+ * At the old destination, in the incoming coroutine:
+ * strategy_load_ends: is there nothing more to load, by the source's order?
+ * strategy_load_ended: if so, give up what the load needed.
+ * strategy_incoming_again: may there be another migrate-incoming?
+ *
+ * At the new destination:
+ * strategy_page_from_source: the source sends @offset in @block; before
+ *                            it is written.  Thread that loads RAM.
+ */
+#define STRATEGY_RP_TYPE 9
+
+extern bool strategy_repeats_setup_now;
+extern bool strategy_notes_pages_now;
+
+static inline bool strategy_repeats_setup(void)
+{
+    return strategy_repeats_setup_now;
+}
+
+bool strategy_return_path_message(const uint8_t *buf, size_t len,
+                                  Error **errp);
+bool strategy_load_ends(void);
+bool strategy_load_ended(void);
+bool strategy_incoming_again(void);
+void strategy_note_page(RAMBlock *block, ram_addr_t offset);
+
+static inline void strategy_page_from_source(RAMBlock *block,
+                                             ram_addr_t offset)
+{
+    if (unlikely(strategy_notes_pages_now)) {
+        strategy_note_page(block, offset);
+    }
+}
 
 /*
  * strategy_section_wanted: is @idstr a section of ours that the stream

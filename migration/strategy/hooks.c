@@ -185,6 +185,36 @@ bool strategy_needs_return_path(void)
     return strategy_run_active();
 }
 
+/* Redirect; what answers differently comes with the next changes */
+bool strategy_repeats_setup_now;
+bool strategy_notes_pages_now;
+
+bool strategy_return_path_message(const uint8_t *buf, size_t len,
+                                  Error **errp)
+{
+    error_setg(errp, "a message about a redirect, but there was none");
+    return false;
+}
+
+bool strategy_load_ends(void)
+{
+    return false;
+}
+
+bool strategy_load_ended(void)
+{
+    return false;
+}
+
+bool strategy_incoming_again(void)
+{
+    return false;
+}
+
+void strategy_note_page(RAMBlock *block, ram_addr_t offset)
+{
+}
+
 bool strategy_sync_due(bool fits)
 {
     return strategy_run_sync_due(fits);
