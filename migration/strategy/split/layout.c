@@ -28,6 +28,7 @@ void split_setup_free(SplitSetup *s)
     }
     for (i = 0; i < s->n_hosts; i++) {
         g_free(s->hosts[i].uri);
+        g_free(s->hosts[i].tls_hostname);
     }
     for (i = 0; i < s->n_blocks; i++) {
         g_free(s->blocks[i].idstr);
@@ -47,6 +48,7 @@ SplitSetup *split_setup_clone(const SplitSetup *s)
     for (i = 0; i < s->n_hosts; i++) {
         copy->hosts[i] = s->hosts[i];
         copy->hosts[i].uri = g_strdup(s->hosts[i].uri);
+        copy->hosts[i].tls_hostname = g_strdup(s->hosts[i].tls_hostname);
     }
     for (i = 0; i < s->n_blocks; i++) {
         copy->blocks[i] = s->blocks[i];

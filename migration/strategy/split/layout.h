@@ -30,6 +30,7 @@
 
 typedef struct SplitHost {
     char *uri;                  /* as socket_parse() takes it */
+    char *tls_hostname;         /* of its certificate; NULL: the host in uri */
     uint64_t capacity;          /* bytes of pages */
 } SplitHost;
 
