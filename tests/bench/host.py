@@ -32,6 +32,8 @@ def describe() -> Dict[str, object]:
         'cpu': _field('/proc/cpuinfo', r'^model name\s*:\s*(.*)$'),
         'cpus': len(os.sched_getaffinity(0)),
         'memory': _field('/proc/meminfo', r'^MemTotal:\s*(.*)$'),
+        'memory available': _field('/proc/meminfo',
+                                   r'^MemAvailable:\s*(.*)$'),
         'virtual machine': 'hypervisor' in _field('/proc/cpuinfo',
                                                   r'^flags\s*:\s*(.*)$'),
         'kernel': platform.release(),

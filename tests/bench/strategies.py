@@ -10,7 +10,7 @@ reported as such.
 import argparse
 from dataclasses import replace
 from functools import partial
-import os
+import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from lib import binary, machines
@@ -19,7 +19,9 @@ from lib.guest import Load
 from lib.migration import MIB, Migration, Settings
 from lib.strategy import Strategy
 
-from suite import Column, Figures, Result, Results, Row, Suite, Verdict
+from lost import Work
+from suite import (Bars, Figures, Lines, Results, Row, Suite, Verdict, count,
+                   mebibytes, milliseconds, seconds)
 
 
 HELP = 'total time, downtime, bytes and longest stall per strategy'
@@ -73,71 +75,52 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measure(binary_used: Binary, load: Load, memory: int,
             settings: Settings) -> Figures:
     """One run"""
-    before = os.getloadavg()[0]
     identity = binary_used.identity()
     with machines.Machines(binary_used, load, memory) as room:
         migration = Migration(room.start(), room.expect(), room.guest,
                               settings)
-        record = migration.run()
-    figures: Dict[str, Any] = record.as_dict()
+        work = Work(room.guest)
+        migration.start()
+        migration.wait_end()
+        lost = work.figures(migration.started, time.monotonic())
+        record = migration.record()
+    figures: Dict[str, Any] = {**record.as_dict(), **lost}
     # The time of a migration that was cancelled is that of its bound.
     if not record.completed:
-        figures['total_ms'] = None
-    figures['load_average'] = before
+        figures['total_ms'] = figures['lost_ms'] = None
     figures['binary'] = identity
     return figures
 
 
-def _seconds(value: float) -> str:
-    return f'{value / 1000:.2f} s'
-
-
-def _ms(value: float) -> str:
-    return f'{value:.0f} ms'
-
-
-def _count(value: float) -> str:
-    return f'{value:.0f}'
-
-
 COLUMNS = [
-    Column('total_ms', 'total', _seconds),
-    Column('downtime_ms', 'downtime', _ms),
-    Column('bytes', 'sent', lambda value: f'{value / MIB:.1f} MiB'),
-    Column('passes', 'passes', _count),
-    Column('switch_ms', 'to post-copy at', _seconds),
-    Column('requests', 'requests', _count),
-    Column('stall_ms', 'longest stall', _ms),
-    Column('wrong_pages', 'wrong', _count),
+    seconds('total_ms', 'total'),
+    milliseconds('downtime_ms', 'downtime'),
+    seconds('lost_ms', 'time lost'),
+    mebibytes('bytes', 'sent'),
+    count('passes', 'passes'),
+    seconds('switch_ms', 'to post-copy at'),
+    count('requests', 'requests'),
+    milliseconds('stall_ms', 'longest stall'),
+    count('wrong_pages', 'wrong'),
+]
+PLOTS = [
+    Bars('total_ms', 'Total time, heavy guest', 's', 1e-3, 'heavy'),
+    Bars('total_ms', 'Total time, idle guest', 's', 1e-3, 'idle'),
+    Bars('downtime_ms', 'Downtime, heavy guest', 'ms', 1, 'heavy'),
+    Bars('lost_ms', 'Guest time lost', 's', 1e-3, 'heavy'),
+    Bars('stall_ms', 'Longest stall, heavy guest', 'ms', 1, 'heavy'),
+    Bars('bytes', 'Sent, heavy guest', 'MiB', 1 / MIB, 'heavy'),
+    Lines('throughput', 'Throughput of the heavy guest, ours',
+          'of normal', 1, 'heavy: ours'),
+    Lines('throughput', 'Throughput of the heavy guest, stock',
+          'of normal', 1, 'heavy: stock'),
 ]
 
 
-def _ratio(results: Results, key: str, row: str,
-           reference: str) -> Optional[float]:
-    have = results[row].median(key) if row in results else None
-    want = results[reference].median(key) if reference in results else None
-    return have / want if have is not None and want else None
-
-
 def _near(results: Results, row: str, reference: str) -> List[Verdict]:
-    verdicts = []
-    for key, what in (('total_ms', 'total time'), ('bytes', 'bytes')):
-        ratio = _ratio(results, key, row, reference)
-        verdicts.append(Verdict(
-            f'{row}: {what} within {NEAR:.0%} of {reference}',
-            None if ratio is None else abs(ratio - 1) <= NEAR,
-            'not measured' if ratio is None else f'{ratio:.4f} of it'))
-    return verdicts
-
-
-def _completes(results: Results, row: str, wanted: bool) -> Verdict:
-    result: Optional[Result] = results.get(row)
-    claim = f'{row}: {"completes" if wanted else "does not complete"}'
-    if not result or not result.runs:
-        return Verdict(claim, None, 'not measured')
-    done = result.count('completed')
-    return Verdict(claim, done == (len(result.runs) if wanted else 0),
-                   f'completed in {done} of {len(result.runs)} runs')
+    return [results.within(f'{row}: {what} as of {reference}', row, reference,
+                           key, NEAR)
+            for key, what in (('total_ms', 'total time'), ('bytes', 'bytes'))]
 
 
 def judge(memory: int) -> Callable[[Results], List[Verdict]]:
@@ -151,9 +134,10 @@ def judge(memory: int) -> Callable[[Results], List[Verdict]]:
                    'idle: stock, precopy'),
             *_near(results, 'idle: ours, none set, postcopy',
                    'idle: stock, postcopy'),
-            _completes(results, 'heavy: stock, precopy', False),
-            _completes(results, 'heavy: stock, xbzrle', False),
-            _completes(results, row, True),
+            *(results.every(f'{stock}: does not complete', stock,
+                            'completed', False)
+              for stock in ('heavy: stock, precopy', 'heavy: stock, xbzrle')),
+            results.every(f'{row}: completes', row, 'completed'),
             Verdict(f'{row}: at most {AUTO_BYTES} x RAM are sent in any run',
                     None if most is None
                     else most <= AUTO_BYTES * memory * MIB,
@@ -200,8 +184,11 @@ def make(options: argparse.Namespace) -> Suite:
             f'300 ms.  Cancelled after {options.bound} s.',
             'longest stall: that the guest had, seen from inside or outside, '
             'downtime included.  downtime: from the STOP event of the source '
-            'to the RESUME event of the destination.'],
-
+            'to the RESUME event of the destination.',
+            'time lost: the integral, from the start of the migration to its '
+            'end, of the share of its normal throughput that the guest '
+            'missed.'],
+        plots=PLOTS,
         about={'ours': ours.version(), 'stock': stock.version(),
                'options': {key: value for key, value in vars(options).items()
                            if isinstance(value, (int, str))}})

@@ -3,21 +3,59 @@
 What a suite of benchmarks is, and how one is run
 
 A suite is a module in this directory, named in SUITES of scripts/bench, with
-a function make(options) that returns a Suite and a function
-add_options(parser).  Its rows are measured in turn, run after run, so that
-what the host does meanwhile falls on all of them alike; the table shows
-medians.
+
+    HELP                 a line for scripts/bench --help
+    add_options(parser)  its own options, each with a default
+    make(options)        the Suite
+
+and a doc string that says what is measured.  A suite is data:
+
+    def measure() -> Figures:
+        '''One run: figures by their names'''
+        return {'total_ms': 1234, 'completed': True,
+                'throughput': [(0.0, 1.0), (0.25, 0.4)]}
+
+    def judge(results: Results) -> List[Verdict]:
+        return [results.at_most('split, idle guest', 'split', 'stock',
+                                'total_ms', 1.1),
+                results.every('auto completes', 'auto', 'completed')]
+
+    def make(options: argparse.Namespace) -> Suite:
+        return Suite('split',
+                     [Row('stock', measure_stock), Row('split', measure)],
+                     [seconds('total_ms', 'total'), count('wrong', 'wrong')],
+                     judge,
+                     plots=[Bars('total_ms', 'Total time', 's', 1e-3),
+                            Lines('throughput', 'Guest', 'of normal')])
+
+Rows are measured in turn, run after run, every other run in reverse order, so
+that what the host does meanwhile falls on all of them alike: put what is
+compared, stock and ours, into rows of one suite.  The table has medians and
+the spread; judge() is given all figures and compares them, see results.py.
+
+A row raises Unavailable where it cannot be measured at all, with the reason;
+whatever else it raises is a failure, which is reported and makes the exit
+status 1, while the other rows go on.  A mark that is missed is a result like
+any other.  What a guest lost while it was moved is measured by lost.py.
 """
 
-from dataclasses import dataclass, field
-import statistics
+from dataclasses import asdict, dataclass, field
+import os
+import subprocess
 import sys
 import time
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+from results import Figure, Figures, Result, Results, Series, Verdict
 
 
-Figure = Union[int, float, str, bool, None]
-Figures = Mapping[str, Figure]
+__all__ = ['Bars', 'Column', 'Figure', 'Figures', 'Lines', 'Result',
+           'Results', 'Row', 'Series', 'Suite', 'Unavailable', 'Verdict',
+           'count', 'mebibytes', 'milliseconds', 'percent', 'run', 'seconds']
+
+
+class Unavailable(Exception):
+    """This row cannot be measured here; the text says why"""
 
 
 @dataclass(frozen=True)
@@ -35,38 +73,62 @@ class Column:
     form: Callable[[float], str]
 
 
+def seconds(key: str, head: str) -> Column:
+    """A time that is measured in ms"""
+    return Column(key, head, lambda value: f'{value / 1000:.2f} s')
+
+
+def milliseconds(key: str, head: str) -> Column:
+    """A time that is measured in ms"""
+    return Column(key, head, lambda value: f'{value:.0f} ms')
+
+
+def mebibytes(key: str, head: str) -> Column:
+    """An amount that is measured in bytes"""
+    return Column(key, head, lambda value: f'{value / (1 << 20):.1f} MiB')
+
+
+def count(key: str, head: str) -> Column:
+    """A number of things"""
+    return Column(key, head, lambda value: f'{value:.0f}')
+
+
+def percent(key: str, head: str) -> Column:
+    """A share"""
+    return Column(key, head, lambda value: f'{value:.1%}')
+
+
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a figure that was promised was reached"""
-    claim: str
-    reached: Optional[bool]     # None: not measured
-    measured: str
+class Bars:
+    """
+    A plot of medians, with a mark for each run
+
+    @scale: what the figure is multiplied with to be in @unit.
+    @rows: text that a row's name must contain
+    """
+    key: str
+    title: str
+    unit: str
+    scale: float = 1.0
+    rows: str = ''
+
+    def spec(self) -> Dict[str, Any]:
+        """For JSON, from which plots.py draws"""
+        return {'kind': 'bars', **asdict(self)}
 
 
-class Result:
-    """The figures of all runs of a row"""
+@dataclass(frozen=True)
+class Lines:
+    """A plot of a series against the time, one line for each run"""
+    key: str
+    title: str
+    unit: str
+    scale: float = 1.0
+    rows: str = ''
 
-    def __init__(self, name: str):
-        self.name = name
-        self.runs: List[Figures] = []
-
-    def values(self, key: str) -> List[float]:
-        """The numbers among the figures called @key"""
-        return [float(value) for value in (run.get(key) for run in self.runs)
-                if isinstance(value, (int, float))
-                and not isinstance(value, bool)]
-
-    def median(self, key: str) -> Optional[float]:
-        """Their median, None when there are none"""
-        values = self.values(key)
-        return statistics.median(values) if values else None
-
-    def count(self, key: str) -> int:
-        """Runs of which it is true"""
-        return sum(bool(run.get(key)) for run in self.runs)
-
-
-Results = Dict[str, Result]
+    def spec(self) -> Dict[str, Any]:
+        """For JSON, from which plots.py draws"""
+        return {'kind': 'lines', **asdict(self)}
 
 
 @dataclass
@@ -80,24 +142,69 @@ class Suite:
     spoiled: Callable[[Figures], Optional[str]] = lambda figures: None
     notes: Sequence[str] = field(default_factory=list)
     about: Dict[str, object] = field(default_factory=dict)
+    plots: Sequence[Any] = field(default_factory=list)  # Bars, Lines
 
 
-def run(suite: Suite, runs: int,
-        save: Callable[[Results], None]) -> List[str]:
-    """Measure all rows @runs times; what spoiled runs, if any were"""
-    results: Results = {row.name: Result(row.name) for row in suite.rows}
-    spoiled: List[str] = []
+@dataclass
+class Outcome:
+    """What came of running a suite, so far"""
+    results: Results
+    spoiled: List[str] = field(default_factory=list)
+    failed: List[str] = field(default_factory=list)
+    unavailable: Dict[str, str] = field(default_factory=dict)
+
+    def well(self) -> bool:
+        """Whether all that can be measured here was, and is worth something"""
+        return not self.spoiled and not self.failed
+
+
+def _say(text: str, end: str = '\n') -> None:
+    print(text, end=end, flush=True, file=sys.stderr)
+
+
+def _measure(row: Row, outcome: Outcome, which: str) -> Optional[Figures]:
+    before = os.getloadavg()[0]
+    try:
+        return {'load_average': before, **row.measure()}
+    except Unavailable as exc:
+        outcome.unavailable[row.name] = str(exc)
+        _say(f' unavailable: {exc}')
+    except subprocess.CalledProcessError as exc:
+        said = (exc.stderr or exc.stdout or b'')
+        said = said.decode('utf-8', 'replace') if isinstance(said, bytes) \
+            else str(said)
+        outcome.failed.append(f'{row.name}, {which}: {exc} {said.strip()}')
+        _say(f' FAILED: {outcome.failed[-1]}')
+    except Exception as exc:  # pylint: disable=broad-except
+        outcome.failed.append(
+            f'{row.name}, {which}: {type(exc).__name__}: {exc}')
+        _say(f' FAILED: {outcome.failed[-1]}')
+    return None
+
+
+def _in_turn(rows: List[Row], number: int) -> List[Row]:
+    """Every other run backwards: no row always comes after the same one"""
+    return rows if number % 2 else rows[::-1]
+
+
+def run(suite: Suite, runs: int, save: Callable[[Outcome], None]) -> Outcome:
+    """Measure all rows @runs times; @save is called after each"""
+    outcome = Outcome(Results(
+        {row.name: Result(row.name) for row in suite.rows}))
     for number in range(1, runs + 1):
-        for row in suite.rows:
-            print(f'run {number} of {runs}: {row.name} ...', end='',
-                  flush=True, file=sys.stderr)
+        for row in _in_turn(suite.rows, number):
+            if row.name in outcome.unavailable:
+                continue
+            which = f'run {number}'
+            _say(f'{suite.name}, {which} of {runs}: {row.name} ...', end='')
             began = time.monotonic()
-            figures = row.measure()
-            results[row.name].runs.append(figures)
-            print(f' {time.monotonic() - began:.1f} s', file=sys.stderr)
-            why = suite.spoiled(figures)
-            if why:
-                spoiled.append(f'{row.name}, run {number}: {why}')
+            figures = _measure(row, outcome, which)
+            if figures is not None:
+                _say(f' {time.monotonic() - began:.1f} s')
+                outcome.results[row.name].runs.append(figures)
+                why = suite.spoiled(figures)
+                if why:
+                    outcome.spoiled.append(f'{row.name}, {which}: {why}')
             # An interrupted benchmark keeps what it has measured.
-            save(results)
-    return spoiled
+            save(outcome)
+    return outcome
