@@ -40,8 +40,8 @@
 #define PAGELINK_MAX_BLOCKS             1024        /* block ids 0 to 1023 */
 #define PAGELINK_MAX_BLOCK_PAGES        0x100000000ULL  /* 16 TiB a block */
 #define PAGELINK_MAX_BLOCK_NAME         255
-#define PAGELINK_MAX_DROP_PAGES         0x40000     /* sum over a DROP */
-#define PAGELINK_MAX_BITMAP_PAGES       0x40000     /* 1 GiB, 32 KiB of bits */
+#define PAGELINK_MAX_DROP_PAGES         0x4000      /* sum over a DROP */
+#define PAGELINK_MAX_BITMAP_PAGES       0x8000      /* 4 KiB of bits */
 #define PAGELINK_MAX_ERROR_TEXT         512
 #define PAGELINK_MAX_STATUS_SESSIONS    4096
 #define PAGELINK_MAX_WINDOW             64          /* GETs under way */
@@ -79,7 +79,7 @@
 
 /* PageLinkHello.role */
 #define PAGELINK_ROLE_OWNER             1   /* reads and writes */
-#define PAGELINK_ROLE_READER            2   /* GET, BITMAP_GET, STATUS_GET */
+#define PAGELINK_ROLE_READER            2   /* reads; and SYNC, STATUS_GET */
 #define PAGELINK_ROLE_STATUS            3   /* STATUS_GET only, no session */
 
 /* PageLinkHello.class: whom this connection must never wait for */
@@ -107,7 +107,7 @@
 #define PAGELINK_ERR_CHECKSUM           9
 #define PAGELINK_ERR_ROLE               10  /* not allowed in this role */
 #define PAGELINK_ERR_SESSION_ENDED      11
-#define PAGELINK_ERR_LIMIT              12  /* too many sessions, blocks... */
+#define PAGELINK_ERR_LIMIT              12  /* too many sessions, connections */
 #define PAGELINK_ERR_BLOCK_MISMATCH     13  /* block known with other shape */
 #define PAGELINK_ERR_UNSUPPORTED        14  /* valid, but not served here */
 #define PAGELINK_ERR_SHUTDOWN           15  /* the server is going away */

@@ -7,12 +7,14 @@
  * accepted; bookkeeping that a peer can make us allocate (leaves, nodes, block
  * tables) is charged like pages.
  *
- * Guarantees: the sum of what is charged never exceeds a limit, whatever the
- * threads do.  Lock-free.
+ * Guarantees: no charge is accepted that exceeds a limit, whatever the threads
+ * do.  Lock-free.
  *
- * Not charged, but bounded by constants: one frame being received for each
- * connection, and frames that were replaced while being sent, at most
- * PAGELINK_MAX_DATA_BATCH for each connection.
+ * A frame is charged until nobody holds it any more.  One that is replaced
+ * while it is being sent (at most PAGELINK_MAX_DATA_BATCH for each connection)
+ * is charged beside its successor even beyond the limit: otherwise a slow
+ * reader could keep the owner from writing.  Not charged is the one frame that
+ * each connection may be receiving in place of one that is there.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -44,7 +46,7 @@ static inline bool ms_account_charge(MsAccount *account, uint64_t pages,
         for (;;) {
             uint64_t seen;
 
-            if (pages > a->limit - old) {
+            if (old > a->limit || pages > a->limit - old) {
                 *culprit = a;
                 for (b = account; b != a; b = b->parent) {
                     qatomic_sub(&b->used, pages);
@@ -59,6 +61,16 @@ static inline bool ms_account_charge(MsAccount *account, uint64_t pages,
         }
     }
     return true;
+}
+
+/**
+ * ms_account_overdraw: charge in any case, beyond the limit if need be
+ */
+static inline void ms_account_overdraw(MsAccount *account, uint64_t pages)
+{
+    for (; account; account = account->parent) {
+        qatomic_add(&account->used, pages);
+    }
 }
 
 /**
@@ -79,7 +91,9 @@ static inline uint64_t ms_account_room(MsAccount *account)
     uint64_t room = UINT64_MAX;
 
     for (; account; account = account->parent) {
-        room = MIN(room, account->limit - qatomic_read(&account->used));
+        uint64_t used = qatomic_read(&account->used);
+
+        room = MIN(room, used < account->limit ? account->limit - used : 0);
     }
     return room;
 }

@@ -422,17 +422,7 @@ bool pagelink_client_send(PageLinkClient *c, struct iovec *iov, unsigned niov,
             error_free(err);
             break;
         }
-        while (n) {
-            size_t part = MIN(n, iov->iov_len);
-
-            iov->iov_base = (uint8_t *)iov->iov_base + part;
-            iov->iov_len -= part;
-            n -= part;
-            if (!iov->iov_len) {
-                iov++;
-                niov--;
-            }
-        }
+        iov_discard_front(&iov, &niov, n);
     }
     c->sending = false;
     run_callbacks(c);

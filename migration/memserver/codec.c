@@ -337,6 +337,16 @@ bool pagelink_decode_hello_ack(const uint8_t *buf, PageLinkHelloAck *p,
     return true;
 }
 
+/* Nothing of what a peer says may steer the terminal that shows it */
+static void make_printable(char *text, size_t len)
+{
+    size_t i;
+
+    for (i = 0; i < len; i++) {
+        text[i] = g_ascii_isprint(text[i]) ? text[i] : '?';
+    }
+}
+
 uint32_t pagelink_encode_error(uint8_t *buf, const PageLinkFault *error)
 {
     uint32_t len = strnlen(error->text, sizeof(error->text));
@@ -354,7 +364,7 @@ bool pagelink_decode_error(const PageLinkHeader *h, const uint8_t *buf,
                            PageLinkFault *error, PageLinkFault *fault)
 {
     PageLinkError err, *p = &err;
-    size_t len, i;
+    size_t len;
 
     GET32(PageLinkError, code);
     GET32(PageLinkError, index);
@@ -369,12 +379,9 @@ bool pagelink_decode_error(const PageLinkHeader *h, const uint8_t *buf,
     error->code = p->code;
     error->index = p->index;
     len = MIN(p->text_length, sizeof(error->text) - 1);
-    for (i = 0; i < len; i++) {
-        char c = buf[sizeof(PageLinkError) + i];
-
-        error->text[i] = g_ascii_isprint(c) ? c : '?';
-    }
+    memcpy(error->text, buf + sizeof(PageLinkError), len);
     error->text[len] = '\0';
+    make_printable(error->text, len);
     return true;
 }
 
@@ -408,12 +415,12 @@ bool pagelink_decode_block(const PageLinkHeader *h, const uint8_t *buf,
         return malformed(fault, h->type, "reserved field is not zero");
     }
     if (p->block >= PAGELINK_MAX_BLOCKS) {
-        return pagelink_fault(fault, PAGELINK_ERR_LIMIT, PAGELINK_NO_INDEX,
+        return pagelink_fault(fault, PAGELINK_ERR_PROTOCOL, PAGELINK_NO_INDEX,
                               "block number %u: the highest is %d", p->block,
                               PAGELINK_MAX_BLOCKS - 1);
     }
     if (!p->pages || p->pages > PAGELINK_MAX_BLOCK_PAGES) {
-        return pagelink_fault(fault, PAGELINK_ERR_LIMIT, PAGELINK_NO_INDEX,
+        return pagelink_fault(fault, PAGELINK_ERR_PROTOCOL, PAGELINK_NO_INDEX,
                               "block %u: %" PRIu64 " pages: must be 1 to %llu",
                               p->block, p->pages, PAGELINK_MAX_BLOCK_PAGES);
     }
@@ -704,6 +711,7 @@ void pagelink_decode_session_status(const uint8_t *buf,
     memcpy(p->name, buf + offsetof(PageLinkSessionStatus, name),
            sizeof(p->name));
     p->name[sizeof(p->name) - 1] = '\0';
+    make_printable(p->name, strlen(p->name));
     GET64(PageLinkSessionStatus, epoch);
     GET32(PageLinkSessionStatus, connections);
     GET32(PageLinkSessionStatus, blocks);

@@ -160,6 +160,11 @@ bool pagelink_decode_status(const PageLinkHeader *h, const uint8_t *buf,
 
 void pagelink_encode_session_status(uint8_t *buf,
                                     const PageLinkSessionStatus *s);
+
+/**
+ * pagelink_decode_session_status:
+ * @s: the name is terminated, and what is not printable in it replaced
+ */
 void pagelink_decode_session_status(const uint8_t *buf,
                                     PageLinkSessionStatus *s);
 

@@ -8,7 +8,8 @@
  * Guarantees: never waits; never reads on while an answer cannot be sent, so
  * that a peer that does not read is held up by its own socket; between two
  * runs it holds at most one frame being received and MS_OUT_FRAMES being sent;
- * after MS_RUN_ROUNDS it lets others of its thread go first.
+ * after MS_RUN_ROUNDS, or about MS_RUN_SLOTS of work, it lets others of its
+ * thread go first.
  *
  * Threads: the I/O thread that holds the connection.
  *
@@ -18,12 +19,14 @@
 #include "qemu/osdep.h"
 #include <sys/epoll.h>
 #include "qapi/error.h"
+#include "qemu/iov.h"
 #include "qemu/sockets.h"
 #include "qemu/units.h"
 #include "server-int.h"
 #include "trace.h"
 
 #define MS_RUN_ROUNDS           8       /* reads (256 KiB each) in a run */
+#define MS_RUN_SLOTS            32768   /* of a store, well under 1 ms */
 #define MS_LINGER_MS            2000
 
 MsConn *ms_conn_new(MsServer *server, QIOChannelSocket *sioc, QIOChannel *ioc)
@@ -36,7 +39,8 @@ MsConn *ms_conn_new(MsServer *server, QIOChannelSocket *sioc, QIOChannel *ioc)
     object_ref(OBJECT(sioc));
     object_ref(OBJECT(ioc));
     conn->id = qatomic_fetch_inc(&server->next_conn_id);
-    conn->progress_ms = g_get_monotonic_time() / 1000;
+    conn->opened_ms = g_get_monotonic_time() / 1000;
+    conn->progress_ms = conn->asked_ms = conn->opened_ms;
     conn->is_unix = sioc->localAddr.ss_family == AF_UNIX;
     addr = conn->is_unix ? NULL :
            qio_channel_socket_get_remote_address(sioc, NULL);
@@ -49,39 +53,70 @@ MsConn *ms_conn_new(MsServer *server, QIOChannelSocket *sioc, QIOChannel *ioc)
 
 static void conn_out_reset(MsConn *conn)
 {
+    MsSession *session = conn->session ? conn->session : conn->leaving;
+    uint32_t released = 0;
+
     while (conn->npins) {
-        ms_frame_unref(&conn->thread->cache, conn->pins[--conn->npins]);
+        released += ms_frame_unref(&conn->thread->cache,
+                                   conn->pins[--conn->npins]);
+    }
+    if (released) {
+        ms_account_release(&session->account, released);
+    }
+    if (conn->leaving) {
+        ms_session_disconnect(&conn->thread->server->sessions,
+                              g_steal_pointer(&conn->leaving));
     }
     g_clear_pointer(&conn->big, g_free);
     conn->out_used = conn->niov = conn->iov_done = 0;
 }
 
-static void conn_drop_reservation(MsConn *conn)
+void ms_conn_drop_session(MsConn *conn)
 {
-    if (conn->reserved) {
-        ms_account_release(&conn->session->account, conn->reserved);
-        conn->reserved = 0;
+    MsServer *server = conn->thread->server;
+    MsSession *session = g_steal_pointer(&conn->session);
+
+    ms_account_release(&session->account, conn->reserved);
+    conn->reserved = 0;
+    if (conn->frame) {
+        ms_frame_unref(&conn->thread->cache, g_steal_pointer(&conn->frame));
+    }
+    qatomic_dec(&server->members);
+    if (conn->npins) {
+        conn->leaving = session;
+    } else {
+        ms_session_disconnect(&server->sessions, session);
     }
 }
 
 /* In order: the socket, what is in flight, then the session */
 void ms_conn_free(MsConn *conn)
 {
-    MsThread *thread = conn->thread;
-
     qio_channel_close(QIO_CHANNEL(conn->sioc), NULL);
     conn_out_reset(conn);
-    if (conn->frame) {
-        ms_frame_unref(&thread->cache, conn->frame);
-    }
     if (conn->session) {
-        conn_drop_reservation(conn);
-        ms_session_disconnect(&thread->server->sessions, conn->session);
+        ms_conn_drop_session(conn);
     }
+    assert(!conn->frame && !conn->leaving);
     object_unref(OBJECT(conn->ioc));
     object_unref(OBJECT(conn->sioc));
     g_free(conn->peer);
     g_free(conn);
+}
+
+void ms_conn_progress(MsConn *conn)
+{
+    conn->progress_ms = conn->thread->now_ms;
+    conn->moved = 0;
+}
+
+/* A few bytes are no progress: who trickles is as good as stalled */
+static void conn_moved(MsConn *conn, size_t n)
+{
+    conn->moved += n;
+    if (conn->moved >= MS_STALL_BYTES) {
+        ms_conn_progress(conn);
+    }
 }
 
 static void conn_die(MsConn *conn, const char *why)
@@ -177,6 +212,7 @@ void ms_conn_fail(MsConn *conn, uint64_t request_id,
     }
     conn->state = MS_CONN_FINISH;
     conn->nreqs = conn->next_req = 0;
+    ms_conn_progress(conn);
     /* Asynchronous failures can come while answers fill the buffer */
     if (ms_conn_out_has_room(conn)) {
         conn_send_fault(conn, request_id, PAGELINK_ERROR_FATAL, fault);
@@ -196,7 +232,11 @@ static ssize_t conn_read(MsConn *conn, const struct iovec *iov, size_t niov)
         error_free(err);
         return -1;
     }
-    conn->progress_ms = conn->thread->now_ms;
+    if (conn->state == MS_CONN_READY && conn->in_pos == conn->in_end) {
+        ms_conn_progress(conn);     /* a message begins */
+    } else {
+        conn_moved(conn, n);
+    }
     if (conn->session) {
         qatomic_add(&conn->session->counters.bytes_in, n);
     }
@@ -208,9 +248,9 @@ static bool conn_flush(MsConn *conn)
 {
     while (conn->iov_done < conn->niov) {
         struct iovec *iov = &conn->iov[conn->iov_done];
+        unsigned left = conn->niov - conn->iov_done;
         Error *err = NULL;
-        ssize_t n = qio_channel_writev(conn->ioc, iov,
-                                       conn->niov - conn->iov_done, &err);
+        ssize_t n = qio_channel_writev(conn->ioc, iov, left, &err);
 
         if (n == QIO_CHANNEL_ERR_BLOCK) {
             return false;
@@ -220,22 +260,14 @@ static bool conn_flush(MsConn *conn)
             error_free(err);
             return false;
         }
-        conn->progress_ms = conn->thread->now_ms;
+        conn_moved(conn, n);
         if (conn->session) {
             qatomic_add(&conn->session->counters.bytes_out, n);
         }
-        while (n) {
-            size_t part = MIN(n, iov->iov_len);
-
-            iov->iov_base = (uint8_t *)iov->iov_base + part;
-            iov->iov_len -= part;
-            n -= part;
-            if (!iov->iov_len) {
-                conn->iov_done++;
-                iov++;
-            }
-        }
+        iov_discard_front(&iov, &left, n);
+        conn->iov_done = conn->niov - left;
     }
+    ms_conn_progress(conn);
     conn_out_reset(conn);
     return true;
 }
@@ -359,6 +391,7 @@ static ssize_t conn_discard(MsConn *conn)
     }
     if (!conn->discard_left) {
         conn->state = MS_CONN_READY;
+        ms_conn_progress(conn);
     }
     return got;
 }
@@ -378,11 +411,11 @@ static bool conn_next_message(MsConn *conn)
         ms_conn_fail(conn, 0, &fault);
         return true;
     }
-    /* Before the body is there: the longest answers cannot be sent to us */
+    /* Before the body is there: only answers, which go the other way, can be */
     length = sizeof(PageLinkHeader) + pagelink_table_length(&conn->head);
     if (length > MS_IN_SIZE) {
-        pagelink_fault(&fault, PAGELINK_ERR_UNSUPPORTED, PAGELINK_NO_INDEX,
-                       "a memory host does not take a %s",
+        pagelink_fault(&fault, PAGELINK_ERR_PROTOCOL, PAGELINK_NO_INDEX,
+                       "a client must not send %s here",
                        pagelink_type_name(conn->head.type));
         ms_conn_fail(conn, conn->head.request_id, &fault);
         return true;
@@ -391,6 +424,9 @@ static bool conn_next_message(MsConn *conn)
         return false;
     }
     conn->in_pos += length;
+    conn->budget--;
+    conn->asked_ms = conn->thread->now_ms;
+    ms_conn_progress(conn);
     p += sizeof(PageLinkHeader);
     if (conn->state == MS_CONN_HELLO) {
         ms_request_hello(conn, p);
@@ -400,10 +436,13 @@ static bool conn_next_message(MsConn *conn)
     return true;
 }
 
-/* Act on what is in the buffer, until it is used up or answers fill it */
+/*
+ * Act on what is in the buffer, until it is used up, answers fill the other
+ * one, or it is somebody else's turn
+ */
 static void conn_handle_input(MsConn *conn)
 {
-    while (!conn->move && ms_conn_out_has_room(conn)) {
+    while (!conn->move && conn->budget > 0 && ms_conn_out_has_room(conn)) {
         switch (conn->state) {
         case MS_CONN_HELLO:
         case MS_CONN_READY:
@@ -439,12 +478,12 @@ static ssize_t conn_linger(MsConn *conn)
 
 void ms_conn_run(MsConn *conn, uint32_t *events)
 {
-    MsThread *thread = conn->thread;
     bool plain = conn->ioc == QIO_CHANNEL(conn->sioc);
     bool dry = false;           /* the last read took all there was */
     int round;
 
     *events = 0;
+    conn->budget = MS_RUN_SLOTS;
     for (round = 0; round < MS_RUN_ROUNDS; round++) {
         ssize_t n = 0;
 
@@ -461,6 +500,9 @@ void ms_conn_run(MsConn *conn, uint32_t *events)
             if (conn->state != MS_CONN_FINISH) {
                 continue;
             }
+        }
+        if (conn->budget <= 0) {
+            return;
         }
         /* Spares a read that finds nothing; TLS may hold more than epoll sees */
         if (dry && conn->state <= MS_CONN_PAYLOAD) {
@@ -489,7 +531,7 @@ void ms_conn_run(MsConn *conn, uint32_t *events)
             conn->state = MS_CONN_LINGER;
             qio_channel_shutdown(QIO_CHANNEL(conn->sioc),
                                  QIO_CHANNEL_SHUTDOWN_WRITE, NULL);
-            conn->progress_ms = thread->now_ms;
+            ms_conn_progress(conn);
             n = 1;
             break;
         case MS_CONN_LINGER:
@@ -507,25 +549,62 @@ void ms_conn_run(MsConn *conn, uint32_t *events)
     }
 }
 
-bool ms_conn_is_stalled(const MsConn *conn, int64_t now_ms)
+/* The id of what the peer is in the middle of sending */
+static uint64_t conn_request_id(const MsConn *conn)
+{
+    PageLinkHeader head;
+    PageLinkFault fault;
+
+    if (conn->state == MS_CONN_PAYLOAD || conn->state == MS_CONN_DISCARD) {
+        return conn->head.request_id;
+    }
+    return conn->in_end - conn->in_pos >= sizeof(head) &&
+           pagelink_decode_header(conn->in + conn->in_pos, &head, &fault) ?
+           head.request_id : 0;
+}
+
+bool ms_conn_is_stalled(const MsConn *conn, int64_t now_ms,
+                        uint64_t *request_id, PageLinkFault *fault)
 {
     const MsServerOptions *o = &conn->thread->server->options;
     int64_t since = now_ms - conn->progress_ms;
+    bool stalled = since >= o->stall_ms;
+    const char *what = "the middle of a message came too slowly, or not at "
+                       "all";
 
+    *request_id = conn_request_id(conn);
     switch (conn->state) {
     case MS_CONN_HELLO:
-        return since >= o->hello_ms;
+        stalled = now_ms - conn->opened_ms >= o->hello_ms;
+        what = "HELLO did not come in time";
+        break;
     case MS_CONN_READY:
-        return since >= o->stall_ms &&
-               (conn->niov || conn->in_pos != conn->in_end);
+        if (conn->role == PAGELINK_ROLE_STATUS &&
+            now_ms - conn->asked_ms >= o->stall_ms) {
+            stalled = true;
+            what = "nobody asked for the status for too long";
+        } else if (!conn->niov && conn->in_pos == conn->in_end) {
+            stalled = false;
+        }
+        break;
     case MS_CONN_PAYLOAD:
     case MS_CONN_DISCARD:
-        return since >= o->stall_ms;
+        break;
+    case MS_CONN_WAIT_END:
+        stalled &= conn->niov;
+        break;
     case MS_CONN_FINISH:
-        return since >= MIN(o->stall_ms, MS_LINGER_MS);
+        stalled = since >= MIN(o->stall_ms, MS_LINGER_MS);
+        break;
     case MS_CONN_LINGER:
-        return since >= MS_LINGER_MS;
+        stalled = since >= MS_LINGER_MS;
+        break;
     default:
-        return false;
+        stalled = false;
     }
+    if (stalled) {
+        pagelink_fault(fault, PAGELINK_ERR_TIMEOUT, PAGELINK_NO_INDEX, "%s",
+                       what);
+    }
+    return stalled;
 }

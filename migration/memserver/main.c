@@ -39,7 +39,8 @@ enum {
     OPT_MAX_CONNECTIONS,
     OPT_MAX_SESSIONS,
     OPT_STALL_TIMEOUT,
-    OPT_LOCAL_STATUS,
+    OPT_SESSION_CONNECTIONS,
+    OPT_REMOTE_STATUS,
     OPT_OBJECT,
     OPT_TLS_CREDS,
     OPT_TLS_AUTHZ,
@@ -98,11 +99,12 @@ static void usage(const char *name)
 "                            connection for so long (default: never)\n"
 "      --threads=N           I/O threads of each class, demand and background\n"
 "                            (default: one for each processor)\n"
-"      --max-connections=N   (default: 4096)\n"
+"      --max-connections=N   of all sessions (default: 4096)\n"
+"      --session-connections=N  of any one session (default: 64)\n"
 "      --max-sessions=N      (default: 1024)\n"
 "      --stall-timeout=SEC   drop a peer that stops in the middle of a message\n"
 "                            or does not read its answers (default: 60)\n"
-"      --local-status        tell the status only over unix sockets\n"
+"      --remote-status       tell the status not only over unix sockets\n"
 "      --daemonize           run in the background, after listening\n"
 "      --pid-file=PATH       write the process id there\n"
 "\n"
@@ -200,7 +202,9 @@ static const struct option long_options[] = {
     { "max-connections", required_argument, NULL, OPT_MAX_CONNECTIONS },
     { "max-sessions", required_argument, NULL, OPT_MAX_SESSIONS },
     { "stall-timeout", required_argument, NULL, OPT_STALL_TIMEOUT },
-    { "local-status", no_argument, NULL, OPT_LOCAL_STATUS },
+    { "session-connections", required_argument, NULL,
+      OPT_SESSION_CONNECTIONS },
+    { "remote-status", no_argument, NULL, OPT_REMOTE_STATUS },
     { "object", required_argument, NULL, OPT_OBJECT },
     { "tls-creds", required_argument, NULL, OPT_TLS_CREDS },
     { "tls-authz", required_argument, NULL, OPT_TLS_AUTHZ },
@@ -294,8 +298,11 @@ static bool parse_option(Options *o, int opt, const char *name, Error **errp)
                        &s->max_sessions, errp);
     case OPT_STALL_TIMEOUT:
         return set_ms(name, optarg, &s->stall_ms, errp);
-    case OPT_LOCAL_STATUS:
-        s->local_status = true;
+    case OPT_SESSION_CONNECTIONS:
+        return set_u32(name, optarg, 1, 1000000, &s->session_connections,
+                       errp);
+    case OPT_REMOTE_STATUS:
+        s->remote_status = true;
         return true;
     case OPT_OBJECT:
         user_creatable_process_cmdline(optarg);
@@ -420,21 +427,40 @@ static int run_client(Options *o)
     return EXIT_SUCCESS;
 }
 
-/* Each connection is a descriptor */
-static void raise_descriptor_limit(uint32_t connections)
+/*
+ * Each connection is a descriptor.  There must be enough for as many as the
+ * server takes: one that cannot be accepted stays in the queue of its listening
+ * socket, which then looks ready for ever.
+ */
+static void fit_descriptors(MsServerOptions *o)
 {
+    /* Beside the sockets: two for each thread, files, listeners */
+    rlim_t others = 4 * o->threads + 64;
+    rlim_t want = ms_server_sockets(o) + others;
+    uint32_t asked = o->max_connections;
     struct rlimit limit;
-    rlim_t want = (rlim_t)connections + 256;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= want) {
         return;
     }
     limit.rlim_cur = MIN(want, limit.rlim_max);
-    setrlimit(RLIMIT_NOFILE, &limit);
-    if (limit.rlim_cur < want) {
-        warn_report("only %llu descriptors are allowed, fewer than "
-                    "--max-connections needs",
-                    (unsigned long long)limit.rlim_cur);
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0) {
+        getrlimit(RLIMIT_NOFILE, &limit);
+    }
+    while (o->max_connections > 1 &&
+           ms_server_sockets(o) + others > limit.rlim_cur) {
+        o->max_connections -= DIV_ROUND_UP(o->max_connections, 64);
+    }
+    if (ms_server_sockets(o) + others > limit.rlim_cur) {
+        error_report("only %llu descriptors are allowed, too few to serve",
+                     (unsigned long long)limit.rlim_cur);
+        exit(EXIT_FAILURE);
+    }
+    if (o->max_connections < asked) {
+        warn_report("only %llu descriptors are allowed: taking %" PRIu32
+                    " connections of sessions, not %" PRIu32,
+                    (unsigned long long)limit.rlim_cur, o->max_connections,
+                    asked);
     }
 }
 
@@ -459,6 +485,13 @@ static void add_listeners(const Options *o, QIONetListener *listener)
         g_autoptr(SocketAddress) addr = NULL;
 
         addr = socket_parse(g_ptr_array_index(o->listen, i), &error_fatal);
+        if (addr->type == SOCKET_ADDRESS_TYPE_UNIX) {
+            /* It is removed at the end, perhaps from another directory */
+            char *path = g_canonicalize_filename(addr->u.q_unix.path, NULL);
+
+            g_free(addr->u.q_unix.path);
+            addr->u.q_unix.path = path;
+        }
         if (qio_net_listener_open_sync(listener, addr, 1024,
                                        &error_fatal) < 0) {
             exit(EXIT_FAILURE);
@@ -567,17 +600,13 @@ typedef struct Running {
     int64_t refused_ms;         /* when a signal was refused, 0: never */
 } Running;
 
-/* A signal repeats another if it comes within this time, in ms */
-#define REPEAT_MS 60000
-
 static gboolean handle_signal(gpointer opaque)
 {
     Running *r = opaque;
     uint32_t sessions = ms_server_sessions(r->server);
     int64_t now = g_get_monotonic_time() / 1000;
 
-    if (sessions && (!r->refused_ms || now > r->refused_ms + REPEAT_MS)) {
-        r->refused_ms = now;
+    if (!ms_server_may_stop(sessions, now, &r->refused_ms)) {
         error_report("not terminating: %" PRIu32 " session%s would lose "
                      "memory that a virtual machine may depend on; repeat the "
                      "signal to terminate all the same", sessions,
@@ -611,7 +640,7 @@ static int run_server(Options *o)
         o->server.max_pages = qemu_get_host_physmem() / 2 /
                               PAGELINK_PAGE_SIZE;
     }
-    raise_descriptor_limit(o->server.max_connections);
+    fit_descriptors(&o->server);
 
     /* Whoever sees us listen may also send a signal: keep it until later */
     sigemptyset(&signals);

@@ -4,9 +4,10 @@
  * One handler for each message that a client may send.  Guarantee: a message
  * is validated as a whole, against the protocol by the codec and against the
  * session here, before it has any effect.  What cannot be decided in advance
- * (memory that somebody else takes meanwhile, a checksum that does not match
- * its page, an epoch that ends while pages are on their way) is decided page
- * by page, and the ERROR names the first entry that was not stored.
+ * (a checksum that does not match its page, an epoch that ends while pages are
+ * on their way, a page to be replaced that somebody else drops meanwhile) is
+ * decided page by page, and the ERROR names the first entry that was not
+ * stored.
  *
  * Threads: the I/O thread that holds the connection.
  *
@@ -21,9 +22,47 @@
 #include "server-int.h"
 #include "trace.h"
 
+/* Of conn->budget, beside the slots that are looked at */
+#define DROP_COST               8       /* to free a frame */
+#define RECORD_COST             256     /* to sum up a session */
+
 static MsSessions *conn_sessions(MsConn *conn)
 {
     return &conn->thread->server->sessions;
+}
+
+/* Find the session and a place; or, for the status, whether it may be told */
+static bool hello_admit(MsConn *conn, const PageLinkHello *hello,
+                        PageLinkFault *fault)
+{
+    MsServer *server = conn->thread->server;
+    uint32_t max = server->options.max_connections;
+
+    if (hello->features_required & ~PAGELINK_FEATURES_MEMSERVER) {
+        return pagelink_fault(fault, PAGELINK_ERR_VERSION, PAGELINK_NO_INDEX,
+                              "the client insists on features 0x%08" PRIx32
+                              ", this memory host has 0x%08x",
+                              hello->features_required,
+                              PAGELINK_FEATURES_MEMSERVER);
+    }
+    if (hello->role == PAGELINK_ROLE_STATUS) {
+        return server->options.remote_status || conn->is_unix ||
+               pagelink_fault(fault, PAGELINK_ERR_ROLE, PAGELINK_NO_INDEX,
+                              "this memory host tells its status only to "
+                              "clients of its unix sockets");
+    }
+    if (qatomic_fetch_inc(&server->members) >= max) {
+        qatomic_dec(&server->members);
+        return pagelink_fault(fault, PAGELINK_ERR_LIMIT, PAGELINK_NO_INDEX,
+                              "there are %u connections already, which is the "
+                              "most this memory host takes", max);
+    }
+    conn->session = ms_sessions_hello(conn_sessions(conn), hello, fault);
+    if (!conn->session) {
+        qatomic_dec(&server->members);
+        return false;
+    }
+    return true;
 }
 
 void ms_request_hello(MsConn *conn, const uint8_t *body)
@@ -41,29 +80,17 @@ void ms_request_hello(MsConn *conn, const uint8_t *body)
                        pagelink_type_name(conn->head.type));
         goto fail;
     }
-    if (!pagelink_decode_hello(body, &hello, &fault)) {
+    if (!pagelink_decode_hello(body, &hello, &fault) ||
+        !hello_admit(conn, &hello, &fault)) {
         goto fail;
-    }
-    if (hello.features_required & ~PAGELINK_FEATURES_MEMSERVER) {
-        pagelink_fault(&fault, PAGELINK_ERR_VERSION, PAGELINK_NO_INDEX,
-                       "the client insists on features 0x%08" PRIx32
-                       ", this memory host has 0x%08x",
-                       hello.features_required, PAGELINK_FEATURES_MEMSERVER);
-        goto fail;
-    }
-    if (hello.role != PAGELINK_ROLE_STATUS) {
-        conn->session = ms_sessions_hello(conn_sessions(conn), &hello,
-                                          &fault);
-        if (!conn->session) {
-            goto fail;
-        }
     }
     conn->role = hello.role;
     conn->class = hello.class;
     conn->epoch = hello.epoch;
     conn->features = hello.features & PAGELINK_FEATURES_MEMSERVER;
     conn->state = MS_CONN_READY;
-    conn->move = hello.class != PAGELINK_CLASS_DEMAND;
+    conn->move = hello.class != PAGELINK_CLASS_DEMAND ||
+                 hello.role == PAGELINK_ROLE_STATUS;
 
     ack = (PageLinkHelloAck) {
         .version = MIN(hello.version_max, PAGELINK_VERSION_MAX),
@@ -124,10 +151,20 @@ static bool no_memory(MsConn *conn, MsAccount *culprit, uint32_t index,
                           "the memory host is full");
 }
 
+/* A write was too late: that the session has ended is the end, the rest not */
+static void refuse_write(MsConn *conn, const PageLinkFault *fault)
+{
+    if (fault->code == PAGELINK_ERR_SESSION_ENDED) {
+        ms_conn_fail(conn, conn->head.request_id, fault);
+    } else {
+        ms_conn_refuse(conn, conn->head.request_id, fault);
+    }
+}
+
 /*
- * Charge the pages of a PUT before any of them is accepted.  At first as if
- * all were new, which needs no look at the store; only when that does not fit,
- * those that replace a page are left out.
+ * Charge the pages of a PUT, and make the bookkeeping for them, before any of
+ * them is accepted.  At first as if all were new, which needs no look at the
+ * store; only when that does not fit, those that replace a page are left out.
  */
 static bool put_reserve(MsConn *conn, uint32_t npages, PageLinkFault *fault)
 {
@@ -136,6 +173,15 @@ static bool put_reserve(MsConn *conn, uint32_t npages, PageLinkFault *fault)
     MsWalk walk = { 0 };
     uint32_t i, need = 0;
 
+    for (i = 0; i < conn->head.count; i++) {
+        const PageLinkEntry *e = &conn->entries[i];
+
+        if (!ms_store_prepare(s->store, &conn->thread->cache,
+                              ms_store_block(s->store, e->block), e->page,
+                              &culprit)) {
+            return no_memory(conn, culprit, i, fault);
+        }
+    }
     if (!npages || ms_account_charge(&s->account, npages, &culprit)) {
         conn->reserved = npages;
         return true;
@@ -185,9 +231,13 @@ static void put_discard(MsConn *conn, const PageLinkFault *fault)
 {
     MsFrameCache *cache = &conn->thread->cache;
 
-    ms_conn_refuse(conn, conn->head.request_id,
-                   conn->put_failed ? &conn->fault : fault);
     count_refused(conn, conn->head.count - conn->next_entry);
+    if (fault->code == PAGELINK_ERR_SESSION_ENDED) {
+        /* All the rest goes with the connection */
+        refuse_write(conn, fault);
+        return;
+    }
+    refuse_write(conn, conn->put_failed ? &conn->fault : fault);
     ms_account_release(&conn->session->account, conn->reserved);
     conn->reserved = 0;
     conn->put_failed = false;
@@ -217,6 +267,7 @@ static void request_put(MsConn *conn, const uint8_t *body)
     conn->next_entry = 0;
     conn->pages_left = npages;
     conn->put_failed = false;
+    conn->budget -= conn->head.count;
     if (!put_check(conn, npages, &fault)) {
         put_discard(conn, &fault);
         return;
@@ -226,108 +277,157 @@ static void request_put(MsConn *conn, const uint8_t *body)
     ms_request_store(conn, NULL, 0);
 }
 
-/* Store one entry; a frame, if there is one, is taken over */
-static void put_entry(MsConn *conn, MsWalk *walk, const PageLinkEntry *e,
-                      void *frame)
+/* What is in a page that has come; the expensive part, done without locks */
+typedef enum PutVerdict {
+    PUT_DATA,
+    PUT_ZEROES,
+    PUT_DAMAGED,
+} PutVerdict;
+
+/* @frames: of the next entries that have one */
+static void put_judge(MsConn *conn, void **frames, unsigned n,
+                      PutVerdict *verdicts)
+{
+    const PageLinkEntry *e = &conn->entries[conn->next_entry];
+    unsigned i;
+
+    for (i = 0; i < n; e++) {
+        if (e->flags & PAGELINK_ENTRY_ZERO) {
+            continue;
+        }
+        if (e->flags & PAGELINK_ENTRY_CRC) {
+            *ms_frame_crc(frames[i]) = e->crc;
+        }
+        if (e->flags & PAGELINK_ENTRY_CRC &&
+            pagelink_crc32c(frames[i]) != e->crc) {
+            verdicts[i] = PUT_DAMAGED;
+        } else if (buffer_is_zero(frames[i], PAGELINK_PAGE_SIZE)) {
+            verdicts[i] = PUT_ZEROES;
+        } else {
+            verdicts[i] = PUT_DATA;
+        }
+        i++;
+    }
+}
+
+/* An entry is not stored; the first one is what the ERROR will be about */
+static void put_refuse(MsConn *conn, const PageLinkFault *fault)
+{
+    count_refused(conn, 1);
+    if (!conn->put_failed) {
+        conn->put_failed = true;
+        conn->fault = *fault;
+    }
+}
+
+/*
+ * Store one entry
+ * @frame: its page, or NULL
+ *
+ * Returns: whether the frame was taken over
+ */
+static bool put_entry(MsConn *conn, MsWalk *walk, const PageLinkEntry *e,
+                      void *frame, PutVerdict verdict)
 {
     MsFrameCache *cache = &conn->thread->cache;
-    MsSession *s = conn->session;
-    bool has_crc = e->flags & PAGELINK_ENTRY_CRC;
     uint32_t index = e - conn->entries;
+    MsSession *s = conn->session;
     PageLinkFault fault;
 
-    if (has_crc) {
-        *ms_frame_crc(frame) = e->crc;
-        if (pagelink_crc32c(frame) != e->crc) {
-            pagelink_fault(&fault, PAGELINK_ERR_CHECKSUM, index,
-                           "page %" PRIu64 " of block %u does not match its "
-                           "checksum", e->page, e->block);
-            goto refused;
-        }
+    if (verdict == PUT_DAMAGED) {
+        pagelink_fault(&fault, PAGELINK_ERR_CHECKSUM, index,
+                       "page %" PRIu64 " of block %u does not match its "
+                       "checksum", e->page, e->block);
+        put_refuse(conn, &fault);
+        return false;
     }
-    if (frame && buffer_is_zero(frame, PAGELINK_PAGE_SIZE)) {
-        ms_frame_unref(cache, frame);
+    if (verdict == PUT_ZEROES) {
         frame = NULL;
-        has_crc = false;
     }
     switch (ms_store_put(s->store, walk, cache,
                          ms_store_block(s->store, e->block), e->page,
-                         e->version, frame, has_crc, &conn->reserved)) {
+                         e->version, frame,
+                         frame && e->flags & PAGELINK_ENTRY_CRC,
+                         &conn->reserved)) {
     case MS_PUT_STORED:
         if (frame) {
             conn->ack.stored++;
         } else {
             conn->ack.zero++;
         }
-        qatomic_inc(&s->counters.puts);
-        return;
+        return frame;
     case MS_PUT_STALE:
         conn->ack.stale++;
-        qatomic_inc(&s->counters.stale);
-        break;
+        return false;
     case MS_PUT_NO_MEMORY:
-        no_memory(conn, ms_account_room(s->account.parent) ?
-                  &s->account : s->account.parent, index, &fault);
-        goto refused;
+        no_memory(conn, walk->culprit, index, &fault);
+        put_refuse(conn, &fault);
+        return false;
+    default:
+        g_assert_not_reached();
     }
-    if (frame) {
-        ms_frame_unref(cache, frame);
-    }
-    return;
+}
 
-refused:
-    count_refused(conn, 1);
-    if (!conn->put_failed) {
-        conn->put_failed = true;
-        conn->fault = fault;
+static void put_finish(MsConn *conn)
+{
+    ms_account_release(&conn->session->account, conn->reserved);
+    conn->reserved = 0;
+    if (conn->put_failed) {
+        conn->put_failed = false;
+        ms_conn_refuse(conn, conn->head.request_id, &conn->fault);
     }
-    if (frame) {
-        ms_frame_unref(cache, frame);
-    }
+    conn->state = MS_CONN_READY;
+    ms_conn_progress(conn);
 }
 
 void ms_request_store(MsConn *conn, void **frames, unsigned n)
 {
     MsFrameCache *cache = &conn->thread->cache;
+    PageLinkAck before = conn->ack;
     MsSession *s = conn->session;
+    PutVerdict verdicts[MS_IN_FRAMES];
     MsWalk walk = { 0 };
     PageLinkFault fault;
-    unsigned i = 0;
+    unsigned i = 0, unused = 0;
 
+    put_judge(conn, frames, n, verdicts);
     if (!ms_session_write_begin(s, conn->epoch, &fault)) {
         conn->pages_left -= n;
         while (i < n) {
             ms_frame_unref(cache, frames[i++]);
         }
+        fault.index = conn->next_entry;
         put_discard(conn, &fault);
         return;
     }
     while (conn->next_entry < conn->head.count) {
         const PageLinkEntry *e = &conn->entries[conn->next_entry];
-        void *frame = NULL;
 
-        if (!(e->flags & PAGELINK_ENTRY_ZERO)) {
-            if (i == n) {
-                break;
-            }
-            frame = frames[i++];
+        if (e->flags & PAGELINK_ENTRY_ZERO) {
+            put_entry(conn, &walk, e, NULL, PUT_ZEROES);
+        } else if (i == n) {
+            break;
+        } else {
             conn->pages_left--;
+            if (!put_entry(conn, &walk, e, frames[i], verdicts[i])) {
+                frames[unused++] = frames[i];
+            }
+            i++;
         }
         conn->next_entry++;
-        put_entry(conn, &walk, e, frame);
     }
     ms_walk_end(s->store, &walk);
     ms_session_write_end(s);
     assert(i == n);
-
+    /* Not before: this may take longer than a lock should be held */
+    while (unused) {
+        ms_frame_unref(cache, frames[--unused]);
+    }
+    qatomic_add(&s->counters.puts, conn->ack.stored - before.stored +
+                                   conn->ack.zero - before.zero);
+    qatomic_add(&s->counters.stale, conn->ack.stale - before.stale);
     if (conn->next_entry == conn->head.count) {
-        ms_account_release(&s->account, conn->reserved);
-        conn->reserved = 0;
-        if (conn->put_failed) {
-            conn->put_failed = false;
-            ms_conn_refuse(conn, conn->head.request_id, &conn->fault);
-        }
-        conn->state = MS_CONN_READY;
+        put_finish(conn);
     }
 }
 
@@ -352,6 +452,7 @@ static void request_get(MsConn *conn, const uint8_t *body)
     conn->nreqs = conn->head.count;
     conn->next_req = 0;
     conn->get_id = conn->head.request_id;
+    conn->budget -= conn->nreqs;
     qatomic_add(&conn->session->counters.gets, conn->nreqs);
 }
 
@@ -421,6 +522,7 @@ static void request_block(MsConn *conn, const uint8_t *body)
     uint8_t ack[sizeof(PageLinkAck)];
     PageLinkBlock block;
     PageLinkFault fault;
+    MsAccount *culprit;
     MsPut result;
 
     if (!pagelink_decode_block(&conn->head, body, &block, name, &fault)) {
@@ -428,11 +530,12 @@ static void request_block(MsConn *conn, const uint8_t *body)
         return;
     }
     if (!ms_session_write_begin(s, conn->epoch, &fault)) {
-        ms_conn_refuse(conn, conn->head.request_id, &fault);
+        refuse_write(conn, &fault);
         return;
     }
     WITH_QEMU_LOCK_GUARD(&s->block_lock) {
-        result = ms_store_add_block(s->store, block.block, block.pages, name);
+        result = ms_store_add_block(s->store, block.block, block.pages, name,
+                                    &culprit);
     }
     ms_session_write_end(s);
     switch (result) {
@@ -447,8 +550,7 @@ static void request_block(MsConn *conn, const uint8_t *body)
                        block.block);
         break;
     case MS_PUT_NO_MEMORY:
-        no_memory(conn, ms_account_room(s->account.parent) ?
-                  &s->account : s->account.parent, PAGELINK_NO_INDEX, &fault);
+        no_memory(conn, culprit, PAGELINK_NO_INDEX, &fault);
         break;
     }
     ms_conn_refuse(conn, conn->head.request_id, &fault);
@@ -457,6 +559,7 @@ static void request_block(MsConn *conn, const uint8_t *body)
 static void request_drop(MsConn *conn, const uint8_t *body)
 {
     PageLinkRange ranges[PAGELINK_MAX_BATCH];
+    uint64_t before = conn->ack.dropped;
     MsSession *s = conn->session;
     PageLinkFault fault;
     uint32_t i;
@@ -473,16 +576,19 @@ static void request_drop(MsConn *conn, const uint8_t *body)
         }
     }
     if (!ms_session_write_begin(s, conn->epoch, &fault)) {
-        ms_conn_refuse(conn, conn->head.request_id, &fault);
+        refuse_write(conn, &fault);
         return;
     }
+    /* At most PAGELINK_MAX_DROP_PAGES, so one message is not too much */
     for (i = 0; i < conn->head.count; i++) {
+        conn->budget -= ranges[i].pages;
         conn->ack.dropped +=
             ms_store_drop(s->store, &conn->thread->cache,
                           ms_store_block(s->store, ranges[i].block),
                           ranges[i].page, ranges[i].pages, ranges[i].version);
     }
     ms_session_write_end(s);
+    conn->budget -= DROP_COST * (conn->ack.dropped - before);
 }
 
 static void request_sync(MsConn *conn)
@@ -511,6 +617,7 @@ static void request_bitmap(MsConn *conn, const uint8_t *body)
         ms_conn_refuse(conn, conn->head.request_id, &fault);
         return;
     }
+    conn->budget -= b.pages;
     length = sizeof(b) + DIV_ROUND_UP(b.pages, 8);
     reply = g_malloc0(length);
     pagelink_encode_bitmap(reply, &b);
@@ -536,13 +643,6 @@ static void request_status(MsConn *conn)
     uint32_t n, i;
     uint8_t *reply;
 
-    if (all && server->options.local_status && !conn->is_unix) {
-        pagelink_fault(&fault, PAGELINK_ERR_ROLE, PAGELINK_NO_INDEX,
-                       "this memory host tells its status only to clients of "
-                       "its unix sockets");
-        ms_conn_refuse(conn, conn->head.request_id, &fault);
-        return;
-    }
     if (all && conn->role != PAGELINK_ROLE_STATUS) {
         pagelink_fault(&fault, PAGELINK_ERR_ROLE, PAGELINK_NO_INDEX,
                        "the status of all sessions needs the status role");
@@ -552,6 +652,7 @@ static void request_status(MsConn *conn)
     records = g_new(PageLinkSessionStatus, max);
     n = ms_sessions_status(conn_sessions(conn), all ? NULL : conn->session,
                            &sum, records, all || conn->session ? max : 0);
+    conn->budget -= (int64_t)RECORD_COST * sum.sessions;
     reply = g_malloc(sizeof(sum) + n * sizeof(*records));
     pagelink_encode_status(reply, &sum);
     for (i = 0; i < n; i++) {
@@ -581,13 +682,12 @@ static void request_end(MsConn *conn)
     if (!ms_session_end(conn_sessions(conn), s, conn->epoch, ticket,
                         &fault)) {
         g_free(ticket);
-        ms_conn_refuse(conn, conn->head.request_id, &fault);
+        refuse_write(conn, &fault);
         return;
     }
     conn->state = MS_CONN_WAIT_END;
-    conn->session = NULL;
     ms_server_tell_ended(conn->thread->server, s);
-    ms_session_disconnect(conn_sessions(conn), s);
+    ms_conn_drop_session(conn);
 }
 
 /* Is the peer in a position to send this? */
@@ -629,6 +729,11 @@ void ms_request_message(MsConn *conn, const uint8_t *body)
     }
     if (conn->session) {
         qatomic_set(&conn->session->used_ms, conn->thread->now_ms);
+    }
+    if (conn->stranger) {
+        /* Not silent: others are to go before it */
+        QTAILQ_REMOVE(&conn->thread->strangers, conn, silent);
+        QTAILQ_INSERT_TAIL(&conn->thread->strangers, conn, silent);
     }
     switch (conn->head.type) {
     case PAGELINK_BLOCK:

@@ -11,6 +11,12 @@
  * its HELLO says so; it is only ever touched by the thread that holds it.
  * Other threads speak to it through that thread's inbox.
  *
+ * Strangers are connections without a session: those whose HELLO has not come,
+ * and those that ask for the status, which all are on one background thread.
+ * They have places of their own, a fixed number on each thread.  When those are
+ * taken, whoever has been silent longest goes: so neither can strangers keep
+ * out sessions, nor one another.
+ *
  * Rejected: a thread for each connection (1000 stacks, and every shared lock
  * becomes contended by as many); coroutines or GSources on the main loop (a
  * trip of the main loop for each message, all idle connections polled each
@@ -35,6 +41,10 @@
 #define MS_OUT_FRAMES           PAGELINK_MAX_DATA_BATCH
 #define MS_OUT_IOVS             (2 * MS_OUT_FRAMES + 8)
 #define MS_SCRATCH_SIZE         (64 * KiB)
+#define MS_TICK_MS              1000    /* of threads and janitor */
+#define MS_STALL_BYTES          (64 * KiB)  /* fewer in a stall_ms: stalled */
+#define MS_STATUS_PLACES        32      /* for status connections */
+#define MS_MIN_STRANGERS        16      /* on each demand thread, at least */
 QEMU_BUILD_BUG_ON(MS_IN_SIZE < sizeof(PageLinkHeader) + PAGELINK_MAX_TABLE);
 
 typedef struct MsThread MsThread;
@@ -56,7 +66,9 @@ struct MsConn {
     MsThread *thread;
     QTAILQ_ENTRY(MsConn) link;  /* in MsThread.conns */
     QTAILQ_ENTRY(MsConn) again; /* in MsThread.ready, if queued */
+    QTAILQ_ENTRY(MsConn) silent;    /* in MsThread.strangers, if stranger */
     bool queued;
+    bool stranger;
     bool move;                  /* HELLO is answered: belongs elsewhere */
     bool is_unix;
     uint64_t id;
@@ -65,10 +77,15 @@ struct MsConn {
     char *peer;
     uint32_t events;            /* that epoll waits for */
     MsConnState state;
-    int64_t progress_ms;        /* when a byte last went in or out */
+    int64_t opened_ms;
+    int64_t asked_ms;           /* when a message last came */
+    int64_t progress_ms;        /* when enough last went in or out */
+    size_t moved;               /* bytes since then */
+    int64_t budget;             /* work left in this turn, in slots looked at */
 
     /* From HELLO on */
     MsSession *session;         /* or NULL for a STATUS connection */
+    MsSession *leaving;         /* one that pins still belong to */
     uint64_t epoch;
     uint32_t features;
     uint8_t role;
@@ -141,6 +158,8 @@ struct MsThread {
     int64_t now_ms;
     QTAILQ_HEAD(, MsConn) conns;
     QTAILQ_HEAD(, MsConn) ready;        /* have more to do */
+    QTAILQ_HEAD(, MsConn) strangers;    /* silent for longest: first */
+    unsigned nstrangers;
     MsFrameCache cache;
     uint8_t *scratch;
 };
@@ -154,8 +173,11 @@ struct MsServer {
     unsigned nthreads;
     GPtrArray *listeners;       /* main thread */
     QTAILQ_HEAD(, MsShake) shakes;      /* main thread */
+    unsigned nshakes;           /* main thread; those not given up */
+    guint paused;               /* main thread; timer that accepts again */
 
-    uint32_t connections;       /* atomic */
+    uint32_t connections;       /* atomic; all */
+    uint32_t members;           /* atomic; those with a session */
     uint64_t refused;           /* atomic: connections */
     uint64_t next_conn_id;      /* atomic */
     uint32_t next_thread[2];    /* atomic: round robin, by class */
@@ -168,9 +190,33 @@ struct MsServer {
 };
 
 /* server.c */
-void ms_thread_post(MsThread *thread, MsMail *mail);
-MsThread *ms_server_pick_thread(MsServer *server, uint8_t class);
 void ms_server_tell_ended(MsServer *server, MsSession *session);
+
+/**
+ * ms_server_strangers: places for connections without a session, on each
+ *                      demand thread
+ */
+unsigned ms_server_strangers(const MsServerOptions *options);
+
+/* thread.c: the I/O threads */
+bool ms_thread_init(MsThread *thread, MsServer *server, unsigned index,
+                    Error **errp);
+void ms_thread_start(MsThread *thread);
+
+/**
+ * ms_thread_cleanup: after it has returned, or if it was never started
+ */
+void ms_thread_cleanup(MsThread *thread);
+
+/**
+ * ms_thread_post: the mail is taken over (any thread)
+ */
+void ms_thread_post(MsThread *thread, MsMail *mail);
+
+/**
+ * ms_thread_pick: the next one of a class in turn
+ */
+MsThread *ms_thread_pick(MsServer *server, uint8_t class);
 
 /* conn.c: the life of a connection, its bytes */
 MsConn *ms_conn_new(MsServer *server, QIOChannelSocket *sioc,
@@ -188,8 +234,23 @@ void ms_conn_run(MsConn *conn, uint32_t *events);
 
 /**
  * ms_conn_is_stalled: has the peer stopped in the middle of something?
+ *
+ * Or is it so slow that it might as well have, or silent where it must not be.
+ *
+ * @request_id: set to that of the message in hand, 0 if that is not known
  */
-bool ms_conn_is_stalled(const MsConn *conn, int64_t now_ms);
+bool ms_conn_is_stalled(const MsConn *conn, int64_t now_ms,
+                        uint64_t *request_id, PageLinkFault *fault);
+
+/**
+ * ms_conn_progress: something is done; the peer's time begins anew
+ */
+void ms_conn_progress(MsConn *conn);
+
+/**
+ * ms_conn_drop_session: leave it; frames being sent hold it until they are out
+ */
+void ms_conn_drop_session(MsConn *conn);
 
 /**
  * ms_conn_fail: tell the peer, send nothing else, and close

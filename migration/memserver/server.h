@@ -22,13 +22,14 @@ typedef struct MsServerOptions {
     uint64_t max_pages;
     uint64_t session_quota;     /* pages, 0: none */
     uint32_t threads;           /* of each class */
-    uint32_t max_connections;
+    uint32_t max_connections;   /* with a session; others have own places */
     uint32_t max_sessions;
+    uint32_t session_connections;   /* of any one session */
     int64_t expiry_ms;          /* of sessions, 0: never */
     int64_t idle_report_ms;
     int64_t stall_ms;           /* a connection in mid-message */
-    int64_t hello_ms;           /* until TLS and HELLO must be through */
-    bool local_status;          /* STATUS of all only over unix sockets */
+    int64_t hello_ms;           /* for TLS, then again for HELLO */
+    bool remote_status;         /* the status not only over unix sockets */
     QCryptoTLSCreds *tls_creds; /* or NULL */
     const char *tls_authz;      /* or NULL */
 } MsServerOptions;
@@ -37,6 +38,11 @@ typedef struct MsServerOptions {
  * ms_server_defaults: sensible values for everything but max_pages
  */
 void ms_server_defaults(MsServerOptions *options);
+
+/**
+ * ms_server_sockets: how many sockets may be open at a time
+ */
+uint32_t ms_server_sockets(const MsServerOptions *options);
 
 /**
  * ms_server_new: start the threads
@@ -65,6 +71,18 @@ void ms_server_add_channel(MsServer *server, QIOChannelSocket *sioc);
 uint32_t ms_server_sessions(MsServer *server);
 uint32_t ms_server_connections(MsServer *server);
 uint64_t ms_server_frames(MsServer *server);
+
+/**
+ * ms_server_may_stop: somebody asks the process to terminate
+ * @refused_ms: when that was last refused, 0: never; updated
+ *
+ * Pure, any thread.
+ *
+ * Returns: whether to do so: there are no sessions, or it has been asked for
+ *          before, not too long ago to be meant as one
+ */
+bool ms_server_may_stop(uint32_t sessions, int64_t now_ms,
+                        int64_t *refused_ms);
 
 /**
  * ms_server_free: tell all peers, stop all threads, free all

@@ -16,13 +16,14 @@
 #define SESSION_CHARGE          4
 
 void ms_sessions_init(MsSessions *t, uint64_t max_pages, uint64_t quota,
-                      uint32_t max_sessions, void (*on_dying)(void *),
-                      void *opaque)
+                      uint32_t max_sessions, uint32_t max_connections,
+                      void (*on_dying)(void *), void *opaque)
 {
     *t = (MsSessions) {
         .account.limit = max_pages,
         .quota = quota ? quota : UINT64_MAX,
         .max_sessions = max_sessions,
+        .max_connections = max_connections,
         .on_dying = on_dying,
         .opaque = opaque,
     };
@@ -35,7 +36,8 @@ static void session_unpublish(MsSessions *t, MsSession *s)
 {
     QTAILQ_REMOVE(&t->all, s, link);
     t->n--;
-    qatomic_set(&s->ended, true);
+    (void)qatomic_xchg(&s->ended, true);
+    smp_mb__after_rmw();
 }
 
 void ms_sessions_destroy(MsSessions *t, MsFrameCache *cache)
@@ -72,21 +74,18 @@ static bool equal_in_constant_time(const uint8_t *a, const uint8_t *b,
  * Compares with every session, whatever it finds: the number of sessions is
  * all that the time can tell.
  */
-static MsSession *session_find(MsSessions *t, const PageLinkHello *hello,
-                               bool *key_matches)
+static MsSession *session_find(MsSessions *t, const PageLinkHello *hello)
 {
     MsSession *s, *found = NULL;
 
-    *key_matches = false;
     QTAILQ_FOREACH(s, &t->all, link) {
         bool uuid = equal_in_constant_time(s->uuid, hello->uuid,
                                            sizeof(s->uuid));
         bool key = equal_in_constant_time(s->key, hello->key,
                                           sizeof(s->key));
 
-        if (uuid) {
+        if (uuid & key) {
             found = s;
-            *key_matches = key;
         }
     }
     return found;
@@ -121,6 +120,7 @@ static MsSession *session_create(MsSessions *t, const PageLinkHello *hello,
     s->store = ms_store_new(&s->account);
     s->epoch = hello->epoch;
     s->refs = 1;                /* the table's */
+    qemu_mutex_init(&s->owner_lock);
     qemu_mutex_init(&s->drain_lock);
     qemu_cond_init(&s->drained);
     qemu_mutex_init(&s->block_lock);
@@ -131,8 +131,9 @@ static MsSession *session_create(MsSessions *t, const PageLinkHello *hello,
 }
 
 /*
- * Wait for the writers that began before the epoch or ended was changed.
- * Writers that begin now see the change and turn back, so this is short.
+ * Wait for the writers that began before the epoch or ended was changed, under
+ * owner_lock.  Writers that begin now see the change and turn back, so this is
+ * short; writers of the new epoch only begin when their HELLO is answered.
  */
 static void session_drain(MsSession *s)
 {
@@ -145,12 +146,49 @@ static void session_drain(MsSession *s)
     qatomic_set(&s->draining, false);
 }
 
+/* Make room for one more connection; under the table's lock */
+static bool session_connect(MsSessions *t, MsSession *s,
+                            const PageLinkHello *hello, PageLinkFault *fault)
+{
+    uint32_t limit = t->max_connections;
+
+    if (hello->role == PAGELINK_ROLE_OWNER &&
+        (qatomic_read(&s->taken) || hello->flags & PAGELINK_HELLO_TAKE)) {
+        limit *= 2;
+    }
+    if (qatomic_read(&s->connections) >= limit) {
+        return pagelink_fault(fault, PAGELINK_ERR_LIMIT, PAGELINK_NO_INDEX,
+                              "the session has %u connections already, which "
+                              "is the most it may have", limit);
+    }
+    ms_session_ref(s);
+    qatomic_inc(&s->connections);
+    return true;
+}
+
+/* Find or make; with a reference, and counted as connected */
+static MsSession *session_open(MsSessions *t, const PageLinkHello *hello,
+                               PageLinkFault *fault)
+{
+    MsSession *s;
+
+    QEMU_LOCK_GUARD(&t->lock);
+    s = session_find(t, hello);
+    if (!s && !(hello->flags & PAGELINK_HELLO_CREATE)) {
+        pagelink_fault(fault, PAGELINK_ERR_AUTH, PAGELINK_NO_INDEX,
+                       "no such session, or the key is wrong");
+        return NULL;
+    }
+    if (!s) {
+        s = session_create(t, hello, fault);
+    }
+    return s && session_connect(t, s, hello, fault) ? s : NULL;
+}
+
+/* As an owner; under owner_lock */
 static bool session_join(MsSession *s, const PageLinkHello *hello,
                          PageLinkFault *fault)
 {
-    if (hello->role == PAGELINK_ROLE_READER) {
-        return true;
-    }
     if (hello->epoch < s->epoch) {
         return pagelink_fault(fault, PAGELINK_ERR_STALE_EPOCH,
                               PAGELINK_NO_INDEX,
@@ -169,6 +207,7 @@ static bool session_join(MsSession *s, const PageLinkHello *hello,
                               ", ask to take it", s->epoch, hello->epoch);
     }
     trace_memserver_session_take(s->name, s->epoch, hello->epoch);
+    qatomic_set(&s->taken, true);
     (void)qatomic_xchg(&s->epoch, hello->epoch);
     smp_mb__after_rmw();
     session_drain(s);
@@ -179,33 +218,33 @@ MsSession *ms_sessions_hello(MsSessions *t, const PageLinkHello *hello,
                              PageLinkFault *fault)
 {
     MsSession *s;
-    bool key_matches;
+    bool ended, ok = true;
 
-    QEMU_LOCK_GUARD(&t->lock);
-    s = session_find(t, hello, &key_matches);
-    if (s ? !key_matches : !(hello->flags & PAGELINK_HELLO_CREATE)) {
-        pagelink_fault(fault, PAGELINK_ERR_AUTH, PAGELINK_NO_INDEX,
-                       "no such session, or the key is wrong");
-        goto refused;
-    }
-    if (s) {
-        if (!session_join(s, hello, fault)) {
-            goto refused;
-        }
-    } else {
-        s = session_create(t, hello, fault);
+    do {
+        s = session_open(t, hello, fault);
         if (!s) {
-            goto refused;
+            return NULL;
         }
+        if (hello->role == PAGELINK_ROLE_READER) {
+            ended = qatomic_read(&s->ended);
+        } else {
+            /* The wait is here, where it holds up this session only */
+            QEMU_LOCK_GUARD(&s->owner_lock);
+            ended = qatomic_read(&s->ended);
+            ok = ended || session_join(s, hello, fault);
+        }
+        if (ended || !ok) {
+            /* It has not been used: used_ms stays as it is */
+            qatomic_dec(&s->connections);
+            ms_session_unref(t, s);
+        }
+        /* One that has just ended is as if it had never been found */
+    } while (ended);
+    if (!ok) {
+        return NULL;
     }
-    ms_session_ref(s);
-    qatomic_inc(&s->connections);
     qatomic_set(&s->used_ms, g_get_monotonic_time() / 1000);
     return s;
-
-refused:
-    qatomic_inc(&t->refused);
-    return NULL;
 }
 
 void ms_session_disconnect(MsSessions *t, MsSession *s)
@@ -244,22 +283,17 @@ void ms_session_write_end(MsSession *s)
     }
 }
 
-bool ms_session_write_begin(MsSession *s, uint64_t epoch,
-                            PageLinkFault *fault)
+static bool session_may_write(MsSession *s, uint64_t epoch,
+                              PageLinkFault *fault)
 {
-    uint64_t current;
+    uint64_t current = qatomic_read(&s->epoch);
 
-    /* Pairs with the exchange before session_drain() */
-    qatomic_fetch_inc(&s->writers);
-    smp_mb__after_rmw();
-    current = qatomic_read(&s->epoch);
     if (qatomic_read(&s->ended)) {
-        ms_session_write_end(s);
         return pagelink_fault(fault, PAGELINK_ERR_SESSION_ENDED,
-                              PAGELINK_NO_INDEX, "the session has ended");
+                              PAGELINK_NO_INDEX,
+                              "the session has been ended by its owner");
     }
     if (current != epoch) {
-        ms_session_write_end(s);
         return pagelink_fault(fault, PAGELINK_ERR_STALE_EPOCH,
                               PAGELINK_NO_INDEX,
                               "the session is owned with epoch %" PRIu64
@@ -269,13 +303,31 @@ bool ms_session_write_begin(MsSession *s, uint64_t epoch,
     return true;
 }
 
+bool ms_session_write_begin(MsSession *s, uint64_t epoch,
+                            PageLinkFault *fault)
+{
+    /* In vain is not counted, or such attempts could hold up a take-over */
+    if (!session_may_write(s, epoch, fault)) {
+        return false;
+    }
+    /* Pairs with the exchange before session_drain() */
+    qatomic_fetch_inc(&s->writers);
+    smp_mb__after_rmw();
+    if (!session_may_write(s, epoch, fault)) {
+        ms_session_write_end(s);
+        return false;
+    }
+    return true;
+}
+
 bool ms_session_end(MsSessions *t, MsSession *s, uint64_t epoch,
                     void *ticket, PageLinkFault *fault)
 {
-    WITH_QEMU_LOCK_GUARD(&t->lock) {
+    WITH_QEMU_LOCK_GUARD(&s->owner_lock) {
         if (qatomic_read(&s->ended)) {
             return pagelink_fault(fault, PAGELINK_ERR_SESSION_ENDED,
-                                  PAGELINK_NO_INDEX, "the session has ended");
+                                  PAGELINK_NO_INDEX,
+                                  "the session has been ended by its owner");
         }
         if (s->epoch != epoch) {
             return pagelink_fault(fault, PAGELINK_ERR_STALE_EPOCH,
@@ -284,8 +336,11 @@ bool ms_session_end(MsSessions *t, MsSession *s, uint64_t epoch,
                                   " now, epoch %" PRIu64 " cannot end it",
                                   s->epoch, epoch);
         }
-        session_unpublish(t, s);
-        s->ticket = ticket;
+        WITH_QEMU_LOCK_GUARD(&t->lock) {
+            session_unpublish(t, s);
+            s->ticket = ticket;
+        }
+        /* Nobody else waits with us: the table is free again */
         session_drain(s);
     }
     trace_memserver_session_end(s->name, epoch);
@@ -310,12 +365,13 @@ bool ms_sessions_reap(MsSessions *t, MsFrameCache *cache, void **ticket)
     *ticket = s->ticket;
     qemu_mutex_destroy(&s->block_lock);
     qemu_mutex_destroy(&s->drain_lock);
+    qemu_mutex_destroy(&s->owner_lock);
     qemu_cond_destroy(&s->drained);
     g_free(s);
     return true;
 }
 
-static void session_say(MsSession *s, const char *what, int64_t idle_ms)
+static char *session_report(MsSession *s, const char *what, int64_t idle_ms)
 {
     MsStoreStats stats;
     QemuUUID uuid;
@@ -324,16 +380,19 @@ static void session_say(MsSession *s, const char *what, int64_t idle_ms)
     memcpy(uuid.data, s->uuid, sizeof(uuid.data));
     qemu_uuid_unparse(&uuid, text);
     ms_store_stats(s->store, &stats);
-    warn_report("session %s (%s) %s: idle for %" PRId64 " s, %" PRIu64
-                " pages", text, s->name[0] ? s->name : "unnamed", what,
-                idle_ms / 1000, stats.pages);
+    return g_strdup_printf("session %s (%s) %s: idle for %" PRId64 " s, %"
+                           PRIu64 " pages", text,
+                           s->name[0] ? s->name : "unnamed", what,
+                           idle_ms / 1000, stats.pages);
 }
 
 void ms_sessions_tick(MsSessions *t, int64_t now_ms, int64_t interval_ms,
                       int64_t report_ms, int64_t expiry_ms)
 {
     MsSessionList expired = QTAILQ_HEAD_INITIALIZER(expired);
+    g_autoptr(GPtrArray) reports = g_ptr_array_new_with_free_func(g_free);
     MsSession *s, *next;
+    guint i;
 
     qemu_mutex_lock(&t->lock);
     QTAILQ_FOREACH_SAFE(s, &t->all, link, next) {
@@ -352,18 +411,23 @@ void ms_sessions_tick(MsSessions *t, int64_t now_ms, int64_t interval_ms,
             s->idle_reported = false;
         } else if (!s->idle_reported) {
             s->idle_reported = true;
-            session_say(s, "is not used by anybody", idle);
+            g_ptr_array_add(reports, session_report(s, "is not used by "
+                                                    "anybody", idle));
         }
         /* Connections are made under this lock, so none can come between */
         if (expiry_ms && !qatomic_read(&s->connections) &&
             idle >= expiry_ms) {
-            session_say(s, "expires", idle);
+            g_ptr_array_add(reports, session_report(s, "expires", idle));
             session_unpublish(t, s);
             QTAILQ_INSERT_TAIL(&expired, s, link);
         }
     }
     qemu_mutex_unlock(&t->lock);
 
+    /* Writing to a log can take as long as it likes */
+    for (i = 0; i < reports->len; i++) {
+        warn_report("%s", (char *)g_ptr_array_index(reports, i));
+    }
     QTAILQ_FOREACH_SAFE(s, &expired, link, next) {
         QTAILQ_REMOVE(&expired, s, link);
         ms_session_unref(t, s);
@@ -412,7 +476,6 @@ uint32_t ms_sessions_status(MsSessions *t, MsSession *only,
     sum->max_pages = t->account.limit;
     sum->used_pages = qatomic_read(&t->account.used);
     sum->sessions = t->n;
-    sum->refused += qatomic_read(&t->refused);
     QTAILQ_FOREACH(s, &t->all, link) {
         PageLinkSessionStatus r;
 

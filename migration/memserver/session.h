@@ -2,9 +2,10 @@
  * memserver: sessions
  *
  * A session is a store of pages that belongs to whoever knows its UUID and its
- * 128-bit key.  It lives until its owner ends it or, if so configured, until
- * it has been idle without a connection for the time of expiry; never because
- * a connection broke.
+ * 128-bit key: the two together are its name, so that nobody can find out about
+ * a session, or be in its way, by its UUID alone.  It lives until its owner
+ * ends it or, if so configured, until it has been idle without a connection for
+ * the time of expiry; never because a connection broke.
  *
  * Ownership is handed over with an epoch.  Guarantee: once the HELLO that takes
  * ownership is answered, no write of an older epoch takes effect, neither one
@@ -13,8 +14,10 @@
  *
  * Threads: all functions from any thread, unless they say otherwise.
  *
- * Locks: MsSessions.lock protects the table and comes before
- * MsSession.drain_lock; neither is taken while a stripe of a store is held.
+ * Locks: MsSession.owner_lock, then MsSessions.lock or MsSession.drain_lock;
+ * none is taken while a stripe of a store is held.  A thread waits for writers
+ * with the session's own locks only: what happens in one session holds up no
+ * other.
  *
  * Rejected: an rwlock held by every writer (a take-over could starve behind
  * writers that overlap); locking the table for each message; ending a session
@@ -53,13 +56,15 @@ typedef struct MsSession {
 
     /* Atomic */
     uint32_t refs;
-    uint32_t connections;
+    uint32_t connections;       /* incremented under the table's lock */
+    bool taken;                 /* ownership has moved at least once */
     int64_t used_ms;            /* time of the last message */
     MsCounters counters;
 
     /* Handing over, see ms_session_write_begin() */
-    uint64_t epoch;             /* atomic; set under the table's lock */
-    bool ended;                 /* likewise */
+    QemuMutex owner_lock;       /* held until the writers are gone */
+    uint64_t epoch;             /* atomic; set under owner_lock */
+    bool ended;                 /* likewise; by expiry under the table's lock */
     uint32_t writers;           /* atomic */
     bool draining;              /* atomic */
     QemuMutex drain_lock;
@@ -85,6 +90,7 @@ typedef struct MsSessions {
     MsAccount account;          /* --max-memory */
     uint64_t quota;             /* pages, UINT64_MAX: none */
     uint32_t max_sessions;
+    uint32_t max_connections;   /* of one session */
     void (*on_dying)(void *opaque);     /* called without locks */
     void *opaque;
 
@@ -93,19 +99,19 @@ typedef struct MsSessions {
     MsSessionList all;
     MsSessionList dying;        /* unpublished and unreferenced */
     uint32_t n;
-
-    uint64_t refused;           /* atomic: HELLOs */
 } MsSessions;
 
 /**
  * ms_sessions_init:
  * @max_pages: what all sessions together may use
  * @quota: what each may use, or 0
+ * @max_connections: of one session; owners may have as many again after a
+ *                   take-over, so that who owned it before cannot keep them out
  * @on_dying: told that ms_sessions_reap() has work to do
  */
 void ms_sessions_init(MsSessions *t, uint64_t max_pages, uint64_t quota,
-                      uint32_t max_sessions, void (*on_dying)(void *),
-                      void *opaque);
+                      uint32_t max_sessions, uint32_t max_connections,
+                      void (*on_dying)(void *), void *opaque);
 
 /**
  * ms_sessions_destroy: all sessions must be unreferenced
@@ -114,6 +120,8 @@ void ms_sessions_destroy(MsSessions *t, MsFrameCache *cache);
 
 /**
  * ms_sessions_hello: find or make the session that a HELLO asks for
+ *
+ * May wait for the writers of a former owner.
  *
  * Returns: the session with a reference and counted as connected, or NULL with
  *          @fault set.  That a session does not exist cannot be told from a

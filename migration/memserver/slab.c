@@ -3,7 +3,9 @@
  *
  * Chunks with free frames are in two lists, by whether at most or more than
  * half of them is free; allocation takes from the fuller ones, so that the
- * emptier ones can become empty.
+ * emptier ones can become empty.  Those in which enough free frames are still
+ * resident are in a third, to be trimmed.  System calls are made without the
+ * lock.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -24,6 +26,7 @@
 #define SPARE_CHUNKS            4       /* empty, kept against flapping */
 #define CACHE_BATCH             (MS_FRAME_CACHE_SIZE / 2)
 #define TRIM_CHUNKS             8       /* at most this many in one go */
+#define TRIM_MIN                (CHUNK_CAPACITY / 16)   /* dirty ones */
 #define DIRTY_MIN               2048    /* never trim below (8 MiB)... */
 #define DIRTY_SHIFT             6       /* ...nor below used / 64 */
 
@@ -40,6 +43,9 @@ typedef struct MsChunk {
     unsigned nfree;
     unsigned ndirty;            /* free ones that may still be resident */
     unsigned list;              /* index into MsSlab.partial */
+    QTAILQ_ENTRY(MsChunk) dirty_link;   /* in MsSlab.dirty_chunks... */
+    bool is_dirty;              /* ...if ndirty is TRIM_MIN or more */
+    bool trimming;              /* in no list: a thread has it in hand */
     unsigned hint;              /* no free frame below this one */
     DECLARE_BITMAP(free, MS_FRAMES_PER_CHUNK);
 } MsChunk;
@@ -51,6 +57,7 @@ struct MsSlab {
     QemuMutex lock;
     /* All below: under the lock */
     MsChunkList partial[2];     /* mostly used, mostly free */
+    MsChunkList dirty_chunks;   /* those that are worth trimming */
     unsigned nempty;
     uint64_t nchunks;
     uint64_t used;
@@ -109,15 +116,30 @@ static MsChunk *chunk_map(void)
     return chunk;
 }
 
+/* In the lists that its numbers of free and dirty frames call for */
 static void chunk_link(MsSlab *slab, MsChunk *chunk)
 {
+    if (!chunk->nfree) {
+        return;
+    }
     chunk->list = chunk->nfree > CHUNK_CAPACITY / 2;
     QTAILQ_INSERT_TAIL(&slab->partial[chunk->list], chunk, link);
+    chunk->is_dirty = chunk->ndirty >= TRIM_MIN;
+    if (chunk->is_dirty) {
+        QTAILQ_INSERT_TAIL(&slab->dirty_chunks, chunk, dirty_link);
+    }
 }
 
 static void chunk_unlink(MsSlab *slab, MsChunk *chunk)
 {
+    if (!chunk->nfree) {
+        return;
+    }
     QTAILQ_REMOVE(&slab->partial[chunk->list], chunk, link);
+    if (chunk->is_dirty) {
+        QTAILQ_REMOVE(&slab->dirty_chunks, chunk, dirty_link);
+        chunk->is_dirty = false;
+    }
 }
 
 MsSlab *ms_slab_new(void)
@@ -127,6 +149,7 @@ MsSlab *ms_slab_new(void)
     qemu_mutex_init(&slab->lock);
     QTAILQ_INIT(&slab->partial[0]);
     QTAILQ_INIT(&slab->partial[1]);
+    QTAILQ_INIT(&slab->dirty_chunks);
     return slab;
 }
 
@@ -174,28 +197,34 @@ static unsigned chunk_take(MsSlab *slab, MsChunk *chunk, void **out,
         chunk->ndirty -= reused;
         slab->dirty -= reused;
     }
-    if (chunk->nfree) {
-        chunk_link(slab, chunk);
-    }
+    chunk_link(slab, chunk);
     return got;
 }
 
 static void cache_fill(MsFrameCache *cache)
 {
     MsSlab *slab = cache->slab;
+    MsChunk *fresh = NULL;
 
-    QEMU_LOCK_GUARD(&slab->lock);
+    qemu_mutex_lock(&slab->lock);
     while (cache->n < CACHE_BATCH) {
         MsChunk *chunk = QTAILQ_FIRST(&slab->partial[0]);
 
         if (!chunk) {
             chunk = QTAILQ_FIRST(&slab->partial[1]);
         }
-        if (!chunk) {
-            chunk = chunk_map();
-            if (!chunk) {
-                return;
+        if (!chunk && !fresh) {
+            /* Others can go on meanwhile, and may put some back */
+            qemu_mutex_unlock(&slab->lock);
+            fresh = chunk_map();
+            qemu_mutex_lock(&slab->lock);
+            if (!fresh) {
+                break;
             }
+            continue;
+        }
+        if (!chunk) {
+            chunk = g_steal_pointer(&fresh);
             slab->nchunks++;
             slab->nempty++;
             chunk_link(slab, chunk);
@@ -203,58 +232,35 @@ static void cache_fill(MsFrameCache *cache)
         cache->n += chunk_take(slab, chunk, cache->frames + cache->n,
                                CACHE_BATCH - cache->n);
     }
-}
-
-/* Give free frames of @chunk back to the system, run by run */
-static void chunk_trim(MsSlab *slab, MsChunk *chunk)
-{
-    unsigned i = 0;
-
-    /* Or khugepaged would fill the holes again, a while later */
-    madvise(chunk, MS_CHUNK_SIZE, MADV_NOHUGEPAGE);
-    while ((i = find_next_bit(chunk->free, MS_FRAMES_PER_CHUNK, i)) <
-           MS_FRAMES_PER_CHUNK) {
-        unsigned end = find_next_zero_bit(chunk->free, MS_FRAMES_PER_CHUNK, i);
-
-        madvise(chunk_frame(chunk, i), (end - i) * PAGELINK_PAGE_SIZE,
-                MADV_DONTNEED);
-        i = end;
+    qemu_mutex_unlock(&slab->lock);
+    if (fresh) {
+        munmap(fresh, MS_CHUNK_SIZE);
     }
-    slab->dirty -= chunk->ndirty;
-    chunk->ndirty = 0;
 }
 
-static void slab_trim(MsSlab *slab)
+/* Back into the lists, or out of the slab if it is empty and not needed */
+static bool chunk_settle(MsSlab *slab, MsChunk *chunk)
 {
-    unsigned done = 0;
-    int list;
-
-    for (list = 1; list >= 0; list--) {
-        MsChunk *chunk;
-
-        QTAILQ_FOREACH(chunk, &slab->partial[list], link) {
-            if (chunk->ndirty < CHUNK_CAPACITY / 16) {
-                continue;
-            }
-            chunk_trim(slab, chunk);
-            if (++done == TRIM_CHUNKS) {
-                return;
-            }
+    if (chunk->nfree == CHUNK_CAPACITY) {
+        if (slab->nempty >= SPARE_CHUNKS) {
+            slab->dirty -= chunk->ndirty;
+            slab->nchunks--;
+            return false;
         }
+        slab->nempty++;
     }
+    chunk_link(slab, chunk);
+    return true;
 }
 
-/*
- * Put a frame back; an empty chunk that is not kept as a spare is returned in
- * @unmap, since unmapping can wait until the lock is released.
- */
-static void slab_put(MsSlab *slab, void *frame, MsChunk **unmap)
+/* Put a frame back.  Returns false if its chunk is to be unmapped. */
+static bool slab_put(MsSlab *slab, void *frame)
 {
     MsChunk *chunk = frame_chunk(frame);
     unsigned i = frame_index(frame);
 
     assert(!test_bit(i, chunk->free));
-    if (chunk->nfree) {
+    if (!chunk->trimming) {
         chunk_unlink(slab, chunk);
     }
     set_bit(i, chunk->free);
@@ -263,38 +269,93 @@ static void slab_put(MsSlab *slab, void *frame, MsChunk **unmap)
     chunk->ndirty++;
     slab->dirty++;
     slab->used--;
-    if (chunk->nfree == CHUNK_CAPACITY) {
-        if (slab->nempty >= SPARE_CHUNKS) {
-            slab->dirty -= chunk->ndirty;
-            slab->nchunks--;
-            *unmap = chunk;
-            return;
-        }
-        slab->nempty++;
+    return chunk->trimming || chunk_settle(slab, chunk);
+}
+
+/*
+ * Give free frames of @chunk back to the system, run by run.  Without the
+ * lock: the chunk is in no list, so that @free, a copy, stays free.
+ */
+static void chunk_trim(MsChunk *chunk, const unsigned long *free)
+{
+    unsigned i = 0;
+
+    /* Or khugepaged would fill the holes again, a while later */
+    madvise(chunk, MS_CHUNK_SIZE, MADV_NOHUGEPAGE);
+    while ((i = find_next_bit(free, MS_FRAMES_PER_CHUNK, i)) <
+           MS_FRAMES_PER_CHUNK) {
+        unsigned end = find_next_zero_bit(free, MS_FRAMES_PER_CHUNK, i);
+
+        madvise(chunk_frame(chunk, i), (end - i) * PAGELINK_PAGE_SIZE,
+                MADV_DONTNEED);
+        i = end;
     }
-    chunk_link(slab, chunk);
+}
+
+static bool slab_is_dirty(const MsSlab *slab)
+{
+    return slab->dirty > DIRTY_MIN + (slab->used >> DIRTY_SHIFT);
+}
+
+/*
+ * Trim one chunk if there is too much free memory.  Only chunks in which that
+ * pays are looked at, so a call either has an effect or costs nothing.
+ */
+static bool slab_trim(MsSlab *slab)
+{
+    DECLARE_BITMAP(free, MS_FRAMES_PER_CHUNK);
+    unsigned trimmed;
+    MsChunk *chunk;
+    bool keep;
+
+    WITH_QEMU_LOCK_GUARD(&slab->lock) {
+        chunk = QTAILQ_FIRST(&slab->dirty_chunks);
+        if (!chunk || !slab_is_dirty(slab)) {
+            return false;
+        }
+        if (chunk->nfree == CHUNK_CAPACITY) {
+            slab->nempty--;
+        }
+        chunk_unlink(slab, chunk);
+        chunk->trimming = true;
+        bitmap_copy(free, chunk->free, MS_FRAMES_PER_CHUNK);
+        trimmed = chunk->ndirty;
+    }
+    chunk_trim(chunk, free);
+    WITH_QEMU_LOCK_GUARD(&slab->lock) {
+        chunk->trimming = false;
+        chunk->ndirty -= trimmed;
+        slab->dirty -= trimmed;
+        keep = chunk_settle(slab, chunk);
+    }
+    if (!keep) {
+        munmap(chunk, MS_CHUNK_SIZE);
+    }
+    return true;
 }
 
 static void cache_shrink(MsFrameCache *cache, unsigned keep)
 {
     MsSlab *slab = cache->slab;
     MsChunk *unmap[MS_FRAME_CACHE_SIZE];
-    unsigned n = 0;
+    unsigned n = 0, done = 0;
+    bool dirty;
 
     WITH_QEMU_LOCK_GUARD(&slab->lock) {
         while (cache->n > keep) {
-            unmap[n] = NULL;
-            slab_put(slab, cache->frames[--cache->n], &unmap[n]);
-            if (unmap[n]) {
-                n++;
+            void *frame = cache->frames[--cache->n];
+
+            if (!slab_put(slab, frame)) {
+                unmap[n++] = frame_chunk(frame);
             }
         }
-        if (slab->dirty > DIRTY_MIN + (slab->used >> DIRTY_SHIFT)) {
-            slab_trim(slab);
-        }
+        dirty = slab_is_dirty(slab);
     }
     while (n) {
         munmap(unmap[--n], MS_CHUNK_SIZE);
+    }
+    while (dirty && done++ < TRIM_CHUNKS) {
+        dirty = slab_trim(slab);
     }
 }
 
@@ -331,17 +392,24 @@ void ms_frame_ref(void *frame)
     qatomic_inc(&frame_meta(frame)->refs);
 }
 
-void ms_frame_unref(MsFrameCache *cache, void *frame)
+bool ms_frame_unref(MsFrameCache *cache, void *frame)
 {
     uint32_t old = qatomic_fetch_dec(&frame_meta(frame)->refs);
 
     assert(old);
-    if (old == 1) {
-        if (cache->n == MS_FRAME_CACHE_SIZE) {
-            cache_shrink(cache, CACHE_BATCH);
-        }
-        cache->frames[cache->n++] = frame;
+    if (old > 1) {
+        return false;
     }
+    if (cache->n == MS_FRAME_CACHE_SIZE) {
+        cache_shrink(cache, CACHE_BATCH);
+    }
+    cache->frames[cache->n++] = frame;
+    return true;
+}
+
+bool ms_frame_is_shared(void *frame)
+{
+    return qatomic_read(&frame_meta(frame)->refs) > 1;
 }
 
 uint32_t *ms_frame_crc(void *frame)

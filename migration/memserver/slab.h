@@ -78,8 +78,20 @@ void ms_frame_ref(void *frame);
 
 /**
  * ms_frame_unref: drop a reference, and with the last one the frame
+ *
+ * May make system calls, so not to be called with a lock held.
+ *
+ * Returns: whether it was the last one
  */
-void ms_frame_unref(MsFrameCache *cache, void *frame);
+bool ms_frame_unref(MsFrameCache *cache, void *frame);
+
+/**
+ * ms_frame_is_shared: is there another reference beside the caller's?
+ *
+ * A yes may be outdated at once; a no holds for as long as the caller keeps
+ * others from getting at its own.
+ */
+bool ms_frame_is_shared(void *frame);
 
 /**
  * ms_frame_crc: where the frame's checksum can be kept

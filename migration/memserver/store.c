@@ -42,7 +42,7 @@ struct MsBlock {
     MsNode *roots[];            /* each set once */
 };
 
-/* Lock order: one stripe at a time, then the slab's lock */
+/* Lock order: one stripe at a time, and no other lock inside it */
 struct MsStore {
     MsAccount *account;         /* constant */
     uint64_t pages;             /* atomic */
@@ -81,8 +81,7 @@ static void leaf_free(MsStore *store, MsFrameCache *cache, MsSlot *slots)
         void *frame = slot_frame(&slots[i]);
 
         if (frame) {
-            ms_frame_unref(cache, frame);
-            released++;
+            released += ms_frame_unref(cache, frame);
         }
     }
     ms_frame_unref(cache, slots);
@@ -128,10 +127,9 @@ void ms_store_free(MsStore *store, MsFrameCache *cache)
 }
 
 MsPut ms_store_add_block(MsStore *store, uint16_t id, uint64_t pages,
-                         const char *name)
+                         const char *name, MsAccount **culprit)
 {
     MsBlock *block = store->blocks[id];
-    MsAccount *culprit;
     size_t nroots, size;
     uint64_t charge;
 
@@ -142,7 +140,7 @@ MsPut ms_store_add_block(MsStore *store, uint16_t id, uint64_t pages,
     nroots = DIV_ROUND_UP(pages, (uint64_t)NODE_LEAVES * LEAF_PAGES);
     size = sizeof(MsBlock) + nroots * sizeof(MsNode *);
     charge = DIV_ROUND_UP(size, PAGELINK_PAGE_SIZE);
-    if (!ms_account_charge(store->account, charge, &culprit)) {
+    if (!ms_account_charge(store->account, charge, culprit)) {
         return MS_PUT_NO_MEMORY;
     }
     block = g_malloc0(size);
@@ -171,12 +169,50 @@ const char *ms_block_name(const MsBlock *block)
     return block->name;
 }
 
-static void walk_leave(MsWalk *walk)
+/* In MsWalk.dead: the frame's charge has gone over to another frame */
+#define DEAD_UNCHARGED          1
+
+/* Unlock, and only then do what may take long */
+static void walk_leave(MsStore *store, MsWalk *walk)
 {
+    uint64_t released = 0;
+
     if (walk->locked) {
         qemu_mutex_unlock(walk->locked);
         walk->locked = NULL;
     }
+    while (walk->ndead) {
+        uintptr_t dead = walk->dead[--walk->ndead];
+        void *frame = (void *)(dead & ~(uintptr_t)DEAD_UNCHARGED);
+
+        if (ms_frame_unref(walk->cache, frame) && !(dead & DEAD_UNCHARGED)) {
+            released++;
+        }
+    }
+    if (released) {
+        ms_account_release(store->account, released);
+    }
+}
+
+/* Drop the store's reference to a frame that has left its slot */
+static void walk_bury(MsStore *store, MsWalk *walk, MsFrameCache *cache,
+                      void *frame, bool uncharged)
+{
+    walk->cache = cache;
+    walk->dead[walk->ndead++] = (uintptr_t)frame |
+                                (uncharged ? DEAD_UNCHARGED : 0);
+    if (walk->ndead == MS_WALK_DEAD) {
+        walk_leave(store, walk);
+    }
+}
+
+static MsSlot *find_leaf(MsBlock *block, uint64_t leaf)
+{
+    MsNode *node = qatomic_load_acquire(&block->roots[leaf >> NODE_BITS]);
+
+    return node ? qatomic_load_acquire(&node->leaves[leaf &
+                                                     (NODE_LEAVES - 1)]) :
+           NULL;
 }
 
 /* Lock the leaf of @page and find it, if it exists */
@@ -184,24 +220,21 @@ static void walk_to(MsStore *store, MsWalk *walk, MsBlock *block,
                     uint64_t page)
 {
     uint64_t leaf = page >> LEAF_BITS;
-    MsNode *node;
 
     if (walk->locked && walk->block == block && walk->leaf == leaf) {
         return;
     }
-    walk_leave(walk);
+    walk_leave(store, walk);
     walk->block = block;
     walk->leaf = leaf;
     walk->locked = &store->stripes[leaf % MS_STRIPES].lock;
     qemu_mutex_lock(walk->locked);
-
-    node = qatomic_load_acquire(&block->roots[leaf >> NODE_BITS]);
-    walk->slots = node ? node->leaves[leaf & (NODE_LEAVES - 1)] : NULL;
+    walk->slots = find_leaf(block, leaf);
 }
 
 void ms_walk_end(MsStore *store, MsWalk *walk)
 {
-    walk_leave(walk);
+    walk_leave(store, walk);
     if (walk->pages_delta) {
         qatomic_add(&store->pages, walk->pages_delta);
         walk->pages_delta = 0;
@@ -212,58 +245,89 @@ void ms_walk_end(MsStore *store, MsWalk *walk)
     }
 }
 
-static void *zeroed_frame(MsStore *store, MsFrameCache *cache)
+static void *zeroed_frame(MsStore *store, MsFrameCache *cache,
+                          MsAccount **culprit)
 {
-    MsAccount *culprit;
     void *frame;
 
-    if (!ms_account_charge(store->account, 1, &culprit)) {
+    if (!ms_account_charge(store->account, 1, culprit)) {
         return NULL;
     }
     frame = ms_frame_get(cache);
     if (!frame) {
         ms_account_release(store->account, 1);
+        /* The host's memory has an end before --max-memory */
+        *culprit = store->account;
+        while ((*culprit)->parent) {
+            *culprit = (*culprit)->parent;
+        }
         return NULL;
     }
     memset(frame, 0, PAGELINK_PAGE_SIZE);
     return frame;
 }
 
-/* Make the leaf that the walk stands on; its stripe is locked */
-static bool walk_make_leaf(MsStore *store, MsWalk *walk, MsFrameCache *cache)
+/* Set @where to a zeroed frame unless somebody else is faster */
+static void *frame_at(MsStore *store, MsFrameCache *cache, void **where,
+                      MsAccount **culprit)
 {
-    MsNode **root = &walk->block->roots[walk->leaf >> NODE_BITS];
-    MsNode *node = qatomic_load_acquire(root);
+    void *frame = qatomic_load_acquire(where), *other;
 
-    if (!node) {
-        MsNode *other;
-
-        node = zeroed_frame(store, cache);
-        if (!node) {
-            return false;
-        }
-        other = qatomic_cmpxchg(root, NULL, node);
-        if (other) {
-            ms_frame_unref(cache, node);
-            ms_account_release(store->account, 1);
-            node = other;
-        }
+    if (frame) {
+        return frame;
     }
-    walk->slots = zeroed_frame(store, cache);
-    node->leaves[walk->leaf & (NODE_LEAVES - 1)] = walk->slots;
-    return walk->slots;
+    frame = zeroed_frame(store, cache, culprit);
+    if (!frame) {
+        return NULL;
+    }
+    other = qatomic_cmpxchg(where, NULL, frame);
+    if (other) {
+        ms_frame_unref(cache, frame);
+        ms_account_release(store->account, 1);
+        return other;
+    }
+    return frame;
+}
+
+bool ms_store_prepare(MsStore *store, MsFrameCache *cache, MsBlock *block,
+                      uint64_t page, MsAccount **culprit)
+{
+    uint64_t leaf = page >> LEAF_BITS;
+    MsNode *node;
+
+    node = frame_at(store, cache, (void **)&block->roots[leaf >> NODE_BITS],
+                    culprit);
+    return node &&
+           frame_at(store, cache,
+                    (void **)&node->leaves[leaf & (NODE_LEAVES - 1)],
+                    culprit);
+}
+
+/* Like walk_to(), but the leaf exists afterwards */
+static bool walk_make(MsStore *store, MsWalk *walk, MsFrameCache *cache,
+                      MsBlock *block, uint64_t page)
+{
+    walk_to(store, walk, block, page);
+    if (walk->slots) {
+        return true;
+    }
+    walk_leave(store, walk);
+    if (!ms_store_prepare(store, cache, block, page, &walk->culprit)) {
+        return false;
+    }
+    walk_to(store, walk, block, page);
+    return true;
 }
 
 MsPut ms_store_put(MsStore *store, MsWalk *walk, MsFrameCache *cache,
                    MsBlock *block, uint64_t page, uint64_t version,
                    void *frame, bool has_crc, uint32_t *reserved)
 {
-    MsAccount *culprit;
+    bool inherit = false;
     MsSlot *slot;
     void *old;
 
-    walk_to(store, walk, block, page);
-    if (!walk->slots && !walk_make_leaf(store, walk, cache)) {
+    if (!walk_make(store, walk, cache, block, page)) {
         return MS_PUT_NO_MEMORY;
     }
     slot = &walk->slots[page & (LEAF_PAGES - 1)];
@@ -271,10 +335,17 @@ MsPut ms_store_put(MsStore *store, MsWalk *walk, MsFrameCache *cache,
         return MS_PUT_STALE;
     }
     old = slot_frame(slot);
-    if (frame && !old) {
+    if (frame && old) {
+        /* References are taken under the stripe's lock: a no stays one */
+        inherit = !ms_frame_is_shared(old);
+        if (!inherit && !ms_account_charge(store->account, 1,
+                                           &walk->culprit)) {
+            ms_account_overdraw(store->account, 1);
+        }
+    } else if (frame) {
         if (*reserved) {
             (*reserved)--;
-        } else if (!ms_account_charge(store->account, 1, &culprit)) {
+        } else if (!ms_account_charge(store->account, 1, &walk->culprit)) {
             return MS_PUT_NO_MEMORY;
         }
     }
@@ -287,10 +358,7 @@ MsPut ms_store_put(MsStore *store, MsWalk *walk, MsFrameCache *cache,
         slot->state = SLOT_ZERO;
     }
     if (old) {
-        ms_frame_unref(cache, old);
-        if (!frame) {
-            ms_account_release(store->account, 1);
-        }
+        walk_bury(store, walk, cache, old, inherit);
     }
     return MS_PUT_STORED;
 }
@@ -334,8 +402,7 @@ uint64_t ms_store_drop(MsStore *store, MsFrameCache *cache, MsBlock *block,
         MsSlot *slot;
         void *old;
 
-        walk_to(store, &walk, block, page);
-        if (!walk.slots && !walk_make_leaf(store, &walk, cache)) {
+        if (!walk_make(store, &walk, cache, block, page)) {
             page = ROUND_UP(page + 1, LEAF_PAGES);
             continue;
         }
@@ -350,8 +417,7 @@ uint64_t ms_store_drop(MsStore *store, MsFrameCache *cache, MsBlock *block,
         slot->state = SLOT_ABSENT;
         slot->version = version;
         if (old) {
-            ms_frame_unref(cache, old);
-            ms_account_release(store->account, 1);
+            walk_bury(store, &walk, cache, old, false);
         }
     }
     ms_walk_end(store, &walk);

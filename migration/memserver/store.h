@@ -9,7 +9,9 @@
  *
  * Guarantees: a page never goes back to an older version, also not through
  * "absent": a DROP leaves its version behind.  Readers see a page as it was
- * put, whole, or not at all.  All memory is charged to the account first.
+ * put, whole, or not at all.  All memory is charged to the account first, and
+ * for as long as anybody holds it: whoever drops the last reference to a page's
+ * frame, the store or who got it, releases its charge.
  *
  * Threads: any number may put, get and drop at the same time.  Adding blocks
  * is serialised by the caller; a block, once visible, stays until
@@ -18,8 +20,8 @@
  * Locks: a slot is under the stripe lock of its leaf (MS_STRIPES of them,
  * chosen by leaf number); node and root entries are set once, by
  * compare-and-swap.  A caller that visits pages in order takes each lock once
- * for a run of pages of the same leaf.  No other lock is taken inside, except
- * the slab's.
+ * for a run of pages of the same leaf.  No other lock is taken inside, and no
+ * memory allocated or freed.
  *
  * Rejected: one rwlock for the store (every reader writes to its cache line,
  * and one writer stops all); RCU (pages are pinned for as long as a socket
@@ -48,7 +50,7 @@ typedef struct MsStoreStats {
 typedef enum MsPut {
     MS_PUT_STORED,
     MS_PUT_STALE,               /* a newer version is there; no effect */
-    MS_PUT_NO_MEMORY,           /* the account is full; no effect */
+    MS_PUT_NO_MEMORY,           /* an account is full; no effect */
 } MsPut;
 
 typedef enum MsGet {
@@ -57,13 +59,18 @@ typedef enum MsGet {
     MS_GET_PAGE,
 } MsGet;
 
-/* What was found; @frame carries a reference that the caller drops */
+/*
+ * What was found; @frame carries a reference that the caller drops.  If that
+ * was the last one, it releases one page of the store's account.
+ */
 typedef struct MsPage {
     MsGet what;
     bool has_crc;
     void *frame;
     uint64_t version;
 } MsPage;
+
+#define MS_WALK_DEAD            32
 
 /*
  * A walk over pages: remembers which stripe is locked.  Initialise with
@@ -76,6 +83,11 @@ typedef struct MsWalk {
     struct MsSlot *slots;       /* of the leaf, NULL if there is none yet */
     int64_t pages_delta;
     int64_t zero_delta;
+    MsAccount *culprit;         /* of MS_PUT_NO_MEMORY: whose limit it is */
+    /* Frames to be dropped when no stripe is locked */
+    MsFrameCache *cache;
+    unsigned ndead;
+    uintptr_t dead[MS_WALK_DEAD];
 } MsWalk;
 
 /**
@@ -87,8 +99,7 @@ MsStore *ms_store_new(MsAccount *account);
 /**
  * ms_store_free: drop all pages, release all charges
  *
- * No other thread may use the store any more; frames that are still being
- * sent live on until they are unreferenced.
+ * No other thread may use the store any more.
  */
 void ms_store_free(MsStore *store, MsFrameCache *cache);
 
@@ -98,10 +109,10 @@ void ms_store_free(MsStore *store, MsFrameCache *cache);
  * Idempotent for the same @pages and @name.
  *
  * Returns: MS_PUT_STORED, MS_PUT_STALE if the block exists with another shape,
- *          or MS_PUT_NO_MEMORY
+ *          or MS_PUT_NO_MEMORY, with @culprit set to the account that is full
  */
 MsPut ms_store_add_block(MsStore *store, uint16_t id, uint64_t pages,
-                         const char *name);
+                         const char *name, MsAccount **culprit);
 
 /**
  * ms_store_block: the block @id, or NULL
@@ -116,6 +127,16 @@ const char *ms_block_name(const MsBlock *block);
 void ms_walk_end(MsStore *store, MsWalk *walk);
 
 /**
+ * ms_store_prepare: make the bookkeeping that a put of this page needs
+ *
+ * Once it is there it stays, so the put cannot fail for the lack of it.
+ *
+ * Returns: false, with @culprit set, if there is no room for it
+ */
+bool ms_store_prepare(MsStore *store, MsFrameCache *cache, MsBlock *block,
+                      uint64_t page, MsAccount **culprit);
+
+/**
  * ms_store_put: store one page
  * @page: must be within the block
  * @frame: the content, or NULL for a zero page.  Taken over if MS_PUT_STORED
@@ -123,6 +144,9 @@ void ms_walk_end(MsStore *store, MsWalk *walk);
  * @has_crc: the frame's checksum is set
  * @reserved: pages that the caller has charged for this; decremented if one
  *            is used up, and when it is 0, one is charged
+ *
+ * A page that is being sent can always be replaced: its frame's charge then may
+ * exceed the limit until it has been sent.
  */
 MsPut ms_store_put(MsStore *store, MsWalk *walk, MsFrameCache *cache,
                    MsBlock *block, uint64_t page, uint64_t version,

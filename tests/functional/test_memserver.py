@@ -14,6 +14,8 @@ import contextlib
 import json
 import os
 import resource
+import select
+import shlex
 import shutil
 import signal
 import socket
@@ -22,6 +24,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import uuid
@@ -247,7 +250,8 @@ class Peer:
 class Server:
     """A qemu-memserver, on a unix socket and a tcp port of its own"""
 
-    def __init__(self, folder, *options, tcp=True, env=None):
+    def __init__(self, folder, *options, tcp=True, env=None, files=None):
+        self.killed = False
         self.path = os.path.join(folder, f'sock{time.monotonic_ns()}')
         self.unix = 'unix:' + self.path
         self.port = None
@@ -261,8 +265,15 @@ class Server:
         self.log = open(os.path.join(folder, 'log'), 'w+', encoding='utf-8')
         self.process = subprocess.Popen(
             command + list(options), stdin=subprocess.DEVNULL,
-            stdout=self.log, stderr=self.log, env=env)
-        self.wait_for(self.is_there)
+            stdout=self.log, stderr=self.log, env=env,
+            preexec_fn=files and (lambda: resource.setrlimit(
+                resource.RLIMIT_NOFILE, (files, files))))
+        try:
+            self.wait_for(self.is_there)
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
 
     def is_there(self):
         """Does it answer?"""
@@ -287,16 +298,37 @@ class Server:
     def __enter__(self):
         return self
 
+    def stop(self):
+        """SIGTERM, and once more if that is refused; its exit status"""
+        while self.process.poll() is None:
+            refused = self.text().count('not terminating')
+            self.process.send_signal(signal.SIGTERM)
+            self.wait_for(lambda n=refused: self.process.poll() is not None or
+                          self.text().count('not terminating') > n)
+        return self.process.wait()
+
     def __exit__(self, kind, *_):
-        if self.process.poll() is None:
-            self.process.kill()
+        try:
+            if kind is None and not self.killed:
+                status = self.stop()
+                assert status == 0, (status, self.text())
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+            self.process.wait()
+            text = self.text()
+            self.log.close()
+            if kind is not None and text:
+                print('# ' + text.replace('\n', '\n# '))
+        for report in ('ERROR: ', 'WARNING: ThreadSanitizer',
+                       'runtime error:'):
+            assert report not in text, text     # a sanitizer's
+
+    def kill(self):
+        """As the system might"""
+        self.killed = True
+        self.process.kill()
         self.process.wait()
-        text = self.text()
-        self.log.close()
-        if kind is None:
-            assert 'ERROR: ' not in text, text      # a sanitizer's
-        elif text:
-            print('# ' + text.replace('\n', '\n# '))
 
     def connect(self, tcp=False):
         """A connection that has not said HELLO"""
@@ -507,9 +539,82 @@ def test_refusals(folder):
             with server.connect() as thief:
                 unknown = thief.refused(3, thief.hello, uuid.uuid4())
             assert wrong.text == unknown.text
+            # not even for who makes one of his own of that name
             with server.connect() as thief:
-                thief.refused(3, thief.hello, other, key=session,
-                              flags=CREATE)
+                thief.hello(other, key=session, flags=CREATE)
+                thief.block()
+                assert thief.get([1]) == [(ABSENT, 0)]
+                thief.end()
+
+
+def test_out_of_place(folder):
+    """Messages that are well-formed, but not now or not from a client"""
+    hello = struct.pack('>HHIIBBHQ16s16s32sQ', 1, 1, 0, 0, OWNER, DEMAND, 0, 1,
+                        bytes(16), bytes(16), b'', 0)
+    status = struct.pack('>IIQ', 176, 0, 0) + bytes(80 + 176 * 200)
+    with Server(folder) as server, bystander(server):
+        for kind, body, count in (
+                (HELLO, hello, 0), (ACK, bytes(40), 0),
+                (HELLO_ACK, bytes(40), 0),
+                (BITMAP, struct.pack('>QIHH', 0, 8, 0, 0) + b'x', 0),
+                (BITMAP, struct.pack('>QIHH', 0, 1 << 15, 0, 0) +
+                 bytes(4096), 0),
+                (STATUS, status, 200),
+                (BLOCK, struct.pack('>HHIQ', 1024, 1, 0, 9) + b'x', 0),
+                (BLOCK, struct.pack('>HHIQ', 0, 1, 0, 0) + b'x', 0),
+                (BLOCK, struct.pack('>HHIQ', 0, 1, 0, (1 << 32) + 1) + b'x',
+                 0)):
+            with server.create() as peer:
+                expect_fatal(peer, message(kind, body, count=count), 1)
+
+
+def test_end_in_the_middle(folder):
+    """SESSION_END while others are in the middle of something"""
+    with Server(folder) as server, bystander(server):
+        session = uuid.uuid4()
+        put = message(PUT, entry(7, 2) * 100 + bytes([1]) * PAGE * 100,
+                      count=100)
+        with server.create(session) as peer:
+            half = [server.join(session) for _ in range(5)]
+            for i, other in enumerate(half):
+                # nothing, a bit of the table, of a page, of many
+                other.sock.sendall(put[:i * 70000 // 4 if i else 10])
+                other.sock.settimeout(PATIENCE)
+            peer.end()
+            for other in half:
+                error = other.refused(11, other.next_message)
+                assert error.fatal
+                other.close()
+        assert len(server.status()['sessions']) == 1
+
+
+def test_end_with_lazy_readers(folder):
+    """SESSION_END is acknowledged when all memory is free, also theirs"""
+    with Server(folder, '--session-connections', '64') as server:
+        session = uuid.uuid4()
+        with server.create(session) as peer:
+            for start in range(0, 1024, 256):
+                peer.put({i: bytes([7]) * PAGE
+                          for i in range(start, start + 256)})
+            peer.sync()
+            lazy = [server.join(session) for _ in range(8)]
+            for i, reader in enumerate(lazy):
+                reader.sock.settimeout(0.2)
+                with contextlib.suppress(socket.timeout):
+                    while True:
+                        reader.sock.sendall(message(GET, b''.join(
+                            struct.pack('>QHHI', i * 100 + j, 0, 0, 0)
+                            for j in range(100)), count=100))
+            # held by those who do not read: dropped, but not yet free
+            peer.drop(0, 1024, 9)
+            peer.sync()
+            [record] = server.status()['sessions']
+            assert record['pages'] == 0
+            assert record['bytes'] >= 300 * PAGE
+            peer.end()
+            assert server.status()['bytes'] == 0
+            for reader in lazy:
+                reader.close()
 
 
 def test_checksum(folder):
@@ -600,13 +705,30 @@ def test_never_reads(folder):
             peer.close()
 
 
+@contextlib.contextmanager
+def descriptors(wanted):
+    """Enough of them, or None"""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < wanted:
+        yield f'only {hard} descriptors are allowed'
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    try:
+        yield None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_many(folder):
     """1000 connections at once, all of which work"""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < 2500:
-        return f'only {hard} descriptors are allowed'
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
-    with Server(folder) as server, bystander(server) as session:
+    with descriptors(2500) as lack:
+        return lack or many(folder)
+
+
+def many(folder):
+    """With as many descriptors as it takes"""
+    with Server(folder, '--session-connections', '1001') as server, \
+            bystander(server) as session:
         peers = [server.join(session, tcp=i % 2 == 0) for i in range(1000)]
         for i, peer in enumerate(peers):
             peer.ident = peer.send(GET, struct.pack('>QHHI', i % 20, 0, 0, 0),
@@ -619,28 +741,148 @@ def test_many(folder):
         for peer in peers:
             peer.close()
         server.wait_for(lambda: server.status()['connections'] <= 2)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return None
+
+
+def is_closed(peer):
+    """Has the server hung up?  What it said before is thrown away"""
+    while select.select([peer.sock], [], [], 0)[0]:
+        try:
+            if not peer.sock.recv(4096):
+                return True
+        except ConnectionResetError:
+            return True
+    return False
+
+
+def test_idle_strangers(folder):
+    """1000 connections that never say HELLO keep nobody out"""
+    with descriptors(2500) as lack:
+        return lack or idle_strangers(folder)
+
+
+def idle_strangers(folder):
+    """First with room for all, then without"""
+    for options, all_stay in (('--threads', '1'), True), \
+            (('--threads', '1', '--max-connections', '64'), False):
+        with Server(folder, *options) as server, \
+                bystander(server) as session:
+            idle = [server.connect(tcp=i % 2 == 0) for i in range(1000)]
+            # accepted in order, so all of these have been
+            with server.join(session) as peer, server.create() as other:
+                peer.put({99: bytes([9]) * PAGE})
+                assert peer.get([99]) == [(bytes([9]) * PAGE, 1)]
+                assert other.get([0]) == [(ABSENT, 0)]
+            status = server.status()
+            if all_stay:
+                assert status['connections'] > 1000
+            else:
+                assert status['connections'] < 100
+                assert status['refused'] >= 1000 - 16
+                closed = [is_closed(peer) for peer in idle]
+                assert closed[0] and 0 < closed.count(False) <= 16
+            for peer in idle:
+                peer.close()
 
 
 def test_connection_limit(folder):
     """One connection too many is told so; a place that is free is given"""
     with Server(folder, '--max-connections', '2') as server:
-        server.wait_for(lambda: server.status()['connections'] == 1)
         first, second = server.create(), server.create()
         with server.connect() as third:
-            assert third.refused(12, third.next_message).fatal
+            error = third.refused(12, third.hello, uuid.uuid4(), flags=CREATE)
+            assert error.fatal and 'connections already' in error.text
+        # Asking how it is does not need a place
+        assert server.status()['refused'] == 1
         first.close()
 
         def place():
             with server.connect() as peer:
                 try:
                     peer.hello(uuid.uuid4(), flags=CREATE)
-                except (Refused, BrokenPipeError, ConnectionResetError):
+                except Refused:
                     return False
                 return True
         server.wait_for(place)
         second.close()
+
+
+def test_session_connections(folder):
+    """No session takes all connections; who takes it over finds room"""
+    with Server(folder, '--session-connections', '3', '--max-connections',
+                '20') as server, bystander(server):
+        session = uuid.uuid4()
+        peers = [server.create(session)]
+        peers += [server.join(session, role=READER) for _ in range(2)]
+        for role in (OWNER, READER):
+            with server.connect() as peer:
+                error = peer.refused(12, peer.hello, session, role=role)
+                assert error.fatal and '3 connections' in error.text
+        # Those of the former owner stay open
+        peers += [server.join(session, epoch=2, flags=TAKE)
+                  for _ in range(3)]
+        with server.connect() as peer:
+            peer.refused(12, peer.hello, session, epoch=2)
+        for peer in peers:
+            peer.close()
+
+
+def test_session_limit(folder):
+    """One session too many is refused in words"""
+    with Server(folder, '--max-sessions', '2') as server, bystander(server):
+        session = uuid.uuid4()
+        with server.create(session) as peer:
+            with server.connect() as third:
+                error = third.refused(12, third.hello, uuid.uuid4(),
+                                      flags=CREATE)
+                assert error.fatal and '2 sessions' in error.text
+            server.join(session).close()
+            peer.end()
+        server.create().close()
+
+
+def test_few_descriptors(folder):
+    """Fewer descriptors than connections: refused, never just kept waiting"""
+    with Server(folder, '--threads', '1', files=190) as server, \
+            bystander(server) as session:
+        assert 'only 190 descriptors' in server.text()
+        idle = [server.connect() for _ in range(300)]
+
+        def joined():
+            try:
+                with server.join(session) as peer:
+                    peer.sync()
+            except (Closed, ConnectionResetError, BrokenPipeError):
+                return False    # those before it are still being sorted
+            return True
+        server.wait_for(joined)
+        assert is_closed(idle[0])
+        for peer in idle:
+            peer.close()
+
+
+def test_drop_flood(folder):
+    """Much work for one connection: its neighbours get their turns"""
+    with Server(folder, '--threads', '1') as server, \
+            bystander(server) as session, \
+            server.join(session, role=READER, cls=DEMAND) as reader, \
+            server.join(uuid.uuid4(), flags=CREATE, cls=DEMAND) as flooder:
+        flooder.block(pages=16384)
+        drops = message(DROP, struct.pack('>QQIHH', 0, 1, 16384, 0, 0),
+                        count=1) * 1000
+
+        def flood():
+            for _ in range(10):
+                flooder.sock.sendall(drops)
+            flooder.sync()
+        thread = threading.Thread(target=flood)
+        thread.start()
+        answers = 0
+        while thread.is_alive():
+            assert reader.get([1]) == [(bytes([2]) * PAGE, 1)]
+            answers += 1
+        thread.join()
+        # A turn for each buffer full of DROPs would make it about twenty
+        assert answers > 200, answers
 
 
 def test_full(folder):
@@ -674,6 +916,51 @@ def test_full(folder):
             peer.put({1000: page})
             peer.sync()
             assert peer.get([1000]) == [(page, 1)]
+
+
+def test_race_for_memory(folder):
+    """Many write at the limit: it holds, and nothing stored gets lost"""
+    with Server(folder, '--max-memory', '6M') as server:
+        session = uuid.uuid4()
+        peers = [server.create(session) for _ in range(4)]
+        stored = [0] * len(peers)
+
+        def write(number):
+            peer = peers[number]
+            for start in range(number * 8, 1024, 32):
+                peer.put({i: bytes([1 + i % 255]) * PAGE
+                          for i in range(start, start + 8)})
+            peer.send(SYNC)
+            while True:
+                try:
+                    kind, *_, body = peer.next_message()
+                    assert kind == ACK
+                    break
+                except Refused as error:
+                    assert error.code == 5 and not error.fatal
+            stored[number] = struct.unpack('>5Q', body)[0]
+        server.status()     # warm
+        big = server.create(uuid.uuid4())
+        big.put({i: bytes([5]) * PAGE for i in range(256)})
+        big.put({i: bytes([5]) * PAGE for i in range(256, 512)})
+        big.put({i: bytes([5]) * PAGE for i in range(512, 768)})
+        big.sync()
+        threads = [threading.Thread(target=write, args=(i,))
+                   for i in range(len(peers))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        status = server.status()
+        assert status['bytes'] <= 6 << 20
+        # Whole PUTs are refused, so less than one for each may be left over
+        assert status['bytes'] > (6 << 20) - len(peers) * 8 * PAGE
+        held = peers[0].bitmap(0, 1024)
+        assert len(held) == sum(stored) > 0
+        for i in held:
+            assert peers[1].get([i]) == [(bytes([1 + i % 255]) * PAGE, 1)]
+        for peer in [big, *peers]:
+            peer.close()
 
 
 def test_quota(folder):
@@ -715,7 +1002,7 @@ def test_kill_server(folder):
             [TOOL, '--selftest', server.unix, '--pages', '200000', '--repeat',
              '1000'], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         server.wait_for(lambda: server.status()['pages'] > 100)
-        server.process.kill()
+        server.kill()
         text = client.communicate(timeout=PATIENCE)[1].decode()
         assert client.returncode == 1 and 'page link to' in text, text
     text = run('--status', server.unix, code=1)
@@ -739,9 +1026,37 @@ def test_sigterm(folder):
             assert server.process.wait(PATIENCE) == 0
 
 
+def service(key):
+    """What the systemd unit says"""
+    with open(os.path.join(REPO, 'contrib/systemd/qemu-memserver.service'),
+              encoding='ascii') as file:
+        return [line.split('=', 1)[1].strip() for line in file
+                if line.startswith(key + '=')]
+
+
+def test_service_stop(folder):
+    """systemctl stop means it: two signals, which must not become one"""
+    [command] = service('ExecStop')
+    with Server(folder) as server, server.create() as peer:
+        pid = str(server.process.pid)
+        began = time.monotonic()
+        subprocess.run(
+            [word.replace('${MAINPID}', pid).replace('$MAINPID', pid)
+             for word in shlex.split(command)], check=True, timeout=PATIENCE)
+        # Signals that are pending at the same time are one: it must give the
+        # process time (a lower bound, which no load can break)
+        assert time.monotonic() - began > 0.5
+        server.wait_for(lambda: 'not terminating' in server.text())
+        # And then systemd sends KillSignal, SIGTERM by default
+        assert service('KillSignal') == []
+        server.process.send_signal(signal.SIGTERM)
+        assert peer.refused(15, peer.next_message).fatal
+        assert server.process.wait(PATIENCE) == 0
+
+
 def test_status(folder):
     """The table and the JSON"""
-    with Server(folder, '--max-memory', '64M') as server:
+    with Server(folder, '--max-memory', '64M', '--remote-status') as server:
         session = uuid.uuid4()
         with server.create(session) as peer:
             peer.put({i: os.urandom(PAGE) for i in range(50)})
@@ -766,9 +1081,42 @@ def test_status(folder):
             sums, records = peer.status(True)
             assert sums['sessions'] == 1 and len(records) == 1
             assert peer.refused(10, peer.get, [1]).fatal
-    with Server(folder, '--local-status') as server:
+    with Server(folder) as server:
         assert 'unix sockets' in run('--status', server.tcp, code=1)
         server.status()
+        # Of its own session, everybody may know
+        with server.create(tcp=True) as peer:
+            assert len(peer.status()[1]) == 1
+            assert not peer.refused(10, peer.status, True).fatal
+
+
+def status_peer(server):
+    """A connection in the status role"""
+    return server.join(uuid.UUID(int=0), role=STATUS_ROLE, epoch=0)
+
+
+def test_status_places(folder):
+    """Those who ask for the status have so many places, and share them"""
+    with Server(folder) as server, bystander(server):
+        peers = [status_peer(server) for _ in range(100)]
+        # Each new one gets in, at the cost of who has been silent longest
+        server.wait_for(lambda: server.status()['connections'] < 50)
+        assert is_closed(peers[0])
+        assert peers[-1].status(True)[0]['sessions'] == 1
+        # They may be without a place, never in the way
+        server.create().close()
+        for peer in peers:
+            peer.close()
+
+
+def test_status_idle(folder):
+    """Who asks for the status and then nothing for long is dropped"""
+    with Server(folder, '--stall-timeout', '1') as server, \
+            server.create() as idle, status_peer(server) as peer:
+        peer.status(True)
+        error = peer.refused(16, peer.next_message)
+        assert error.fatal and 'status' in error.text
+        idle.sync()
 
 
 def test_expiry(folder):
@@ -793,6 +1141,47 @@ def test_stall(folder):
             idle.sync()     # being idle is no stall
 
 
+def trickle(peer, data, step, pause=0.05):
+    """Send it bit by bit until the server has something to say"""
+    while data and not select.select([peer.sock], [], [], pause)[0]:
+        peer.sock.sendall(data[:step])
+        data = data[step:]
+    assert data, 'the server took all of it'
+
+
+def test_trickle(folder):
+    """Now and then a byte is as good as none"""
+    with Server(folder, '--stall-timeout', '1') as server:
+        put = message(PUT, entry(1, 1) + bytes([1]) * PAGE, count=1, ident=77)
+        with server.create() as peer:
+            trickle(peer, put, 4)
+            *_, ident = struct.unpack('>4sHHIIQ', peer.receive(24))
+            assert ident == 77
+        with server.create() as peer:
+            peer.sync()
+            trickle(peer, put[:200], 1)     # not even the table is there
+            *_, ident = struct.unpack('>4sHHIIQ', peer.receive(24))
+            assert ident == 77
+        with server.create() as peer:
+            peer.sync()
+            trickle(peer, put[:24], 1, 0.5)
+            # whose request it is cannot be known, so not that of the last
+            *_, ident = struct.unpack('>4sHHIIQ', peer.receive(24))
+            assert ident == 0
+        with server.create() as reader:
+            reader.put({i: bytes([1]) * PAGE for i in range(200)})
+            reader.sync()
+            reader.sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    reader.sock.send(message(GET, b''.join(
+                        struct.pack('>QHHI', i, 0, 0, 0)
+                        for i in range(200)), count=200))
+            # reads, but far too slowly
+            server.wait_for(lambda: reader.sock.recv(500) and
+                            server.status()['connections'] == 1)
+
+
 def test_daemonize(folder):
     """--daemonize returns when it serves; --pid-file names the process"""
     path, pid_file = os.path.join(folder, 'd'), os.path.join(folder, 'pid')
@@ -808,6 +1197,19 @@ def test_daemonize(folder):
         # It is nobody's child: do not leave it behind
         os.kill(pid, signal.SIGKILL)
         raise
+
+
+def test_daemonize_relative(folder):
+    """A socket with a relative path goes away with the process"""
+    path, pid_file = os.path.join(folder, 'd'), os.path.join(folder, 'pid')
+    subprocess.run([TOOL, '--listen', 'unix:d', '--daemonize', '--pid-file',
+                    'pid'], cwd=folder, check=True, timeout=PATIENCE)
+    with open(pid_file, encoding='ascii') as file:
+        pid = int(file.read())
+    assert os.path.exists(path)
+    os.kill(pid, signal.SIGTERM)
+    Server.wait_for(lambda: not os.path.exists(pid_file))
+    Server.wait_for(lambda: not os.path.exists(path))
 
 
 def test_daemonize_fails(folder):
@@ -1002,8 +1404,12 @@ def main():
     if TOOL is None:
         print('1..0 # SKIP qemu-memserver is not built')
         return 0
-    chosen = [t for t in TESTS if len(sys.argv) < 2 or
-              any(word in t.__name__ for word in sys.argv[1:])]
+    # Arguments: parts of names of tests to run, or, behind a '-', not to run
+    words = [word for word in sys.argv[1:] if word[0] != '-']
+    without = [word[1:] for word in sys.argv[1:] if word[0] == '-']
+    chosen = [t for t in TESTS
+              if (not words or any(word in t.__name__ for word in words)) and
+              not any(word in t.__name__ for word in without)]
     print(f'1..{len(chosen)}')
     failed = False
     for number, test in enumerate(chosen, 1):

@@ -4,12 +4,14 @@
  * Proves: what is put comes back; refusals reach the one who can act on them
  * and change nothing; half messages, rubbish and vanishing peers leave no
  * frame behind; a peer that never reads holds up nobody; an old owner is shut
- * out in the middle of a message.
+ * out in the middle of a message; a session ends wherever its connections are;
+ * HELLO has a deadline; only a signal that is repeated soon ends the server.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
+#include <poll.h>
 #include <sys/un.h>
 #include "qapi/error.h"
 #include "qemu/bswap.h"
@@ -19,18 +21,28 @@
 #include "qemu/units.h"
 #include "migration/memserver/client.h"
 #include "migration/memserver/server.h"
+#include "migration/memserver/slab.h"
 
 #define PAGES   4096
 
-static MsServer *start(uint64_t max_pages, uint64_t quota)
+#define THREADS 2
+
+static MsServer *start_with(uint64_t max_pages, uint64_t quota,
+                            int64_t hello_ms)
 {
     MsServerOptions o;
 
     ms_server_defaults(&o);
     o.max_pages = max_pages;
     o.session_quota = quota;
-    o.threads = 2;
+    o.threads = THREADS;
+    o.hello_ms = hello_ms;
     return ms_server_new(&o, &error_abort);
+}
+
+static MsServer *start(uint64_t max_pages, uint64_t quota)
+{
+    return start_with(max_pages, quota, 60000);
 }
 
 /* A connected socket whose other end the server has */
@@ -329,6 +341,18 @@ static uint8_t *make_put(uint64_t page, uint8_t content, size_t *length)
     return buf;
 }
 
+static void put_many(PageLinkClient *c)
+{
+    uint8_t data[PAGELINK_PAGE_SIZE];
+    PageLinkPage page = { .version = 1, .data = data };
+
+    memset(data, 3, sizeof(data));
+    for (page.page = 0; page.page < PAGES; page.page++) {
+        pagelink_client_put(c, &page, 1, &error_abort);
+    }
+    g_assert_true(pagelink_client_sync(c, NULL, &error_abort));
+}
+
 /* A peer that stops after any number of bytes and goes: no effect at all */
 static void test_half_messages(void)
 {
@@ -338,7 +362,6 @@ static void test_half_messages(void)
     PageLinkPage page = { .page = 5, .version = 1, .data = back };
     size_t length, cut;
     g_autofree uint8_t *put = make_put(5, 0xee, &length);
-    uint64_t frames;
 
     memset(back, 1, sizeof(back));
     pagelink_client_put(c, &page, 1, &error_abort);
@@ -373,10 +396,13 @@ static void test_half_messages(void)
     g_assert_true(pagelink_client_get(c, &page, 1, &error_abort));
     g_assert_cmpuint(page.version, ==, 100);
     g_assert_cmpuint(back[0], ==, 0xee);
-    frames = ms_server_frames(server);
+    put_many(c);
+    g_assert_cmpuint(ms_server_frames(server), >=, PAGES);
     g_assert_true(pagelink_client_end(c, &error_abort));
     pagelink_client_free(c);
-    g_assert_cmpuint(ms_server_frames(server), <=, frames);
+    /* Nothing but what the threads, janitor included, have at hand */
+    g_assert_cmpuint(ms_server_frames(server), <=,
+                     (2 * THREADS + 1) * MS_FRAME_CACHE_SIZE);
     stop(server, 0);
 }
 
@@ -521,6 +547,76 @@ static void test_take_over(void)
     stop(server, 0);
 }
 
+/*
+ * A session ends while connections of it are on their way from the thread that
+ * has answered their HELLO to that of their class
+ */
+static void test_end_while_moving(void)
+{
+    MsServer *server = start(100000, 0);
+    unsigned round, i;
+
+    for (round = 0; round < 800; round++) {
+        PageLinkClient *c = create(server, 'a', 0);
+        uint8_t buf[4096];
+        int fds[4];
+
+        for (i = 0; i < ARRAY_SIZE(fds); i++) {
+            fds[i] = plug(server);
+            send_hello(fds[i], 'a');
+        }
+        /* Returns when the last connection has let go of it */
+        g_assert_true(pagelink_client_end(c, &error_abort));
+        pagelink_client_free(c);
+        for (i = 0; i < ARRAY_SIZE(fds); i++) {
+            while (read(fds[i], buf, sizeof(buf)) > 0) {
+                /* whatever it was told before it was closed */
+            }
+            close(fds[i]);
+        }
+    }
+    stop(server, 0);
+}
+
+/* Byte by byte, HELLO has no more time than at once */
+static void test_slow_hello(void)
+{
+    MsServer *server = start_with(100000, 0, 200);
+    uint8_t buf[sizeof(PageLinkHeader) + sizeof(PageLinkError)];
+    struct pollfd pfd = { .fd = plug(server), .events = POLLIN };
+    unsigned sent = 0;
+
+    pagelink_encode_header(buf, PAGELINK_HELLO, 0, sizeof(PageLinkHello), 0,
+                           5);
+    while (poll(&pfd, 1, 50) == 0) {
+        g_assert_cmpuint(sent, <, sizeof(PageLinkHeader) +
+                                  sizeof(PageLinkHello) - 1);
+        g_assert_cmpint(write_full(pfd.fd, sent < sizeof(PageLinkHeader) ?
+                                   &buf[sent] : (uint8_t *)"\0", 1), ==, 1);
+        sent++;
+    }
+    g_assert_cmpint(read_full(pfd.fd, buf, sizeof(buf)), ==, sizeof(buf));
+    g_assert_cmpuint(lduw_be_p(buf + 4), ==, PAGELINK_ERROR);
+    g_assert_cmpuint(ldl_be_p(buf + 24), ==, PAGELINK_ERR_TIMEOUT);
+    close(pfd.fd);
+    stop(server, 0);
+}
+
+/* An old refusal does not count: who asks again much later is told again */
+static void test_may_stop(void)
+{
+    int64_t refused = 0;
+
+    g_assert_true(ms_server_may_stop(0, 1000, &refused));
+    g_assert_false(ms_server_may_stop(1, 2000, &refused));
+    g_assert_true(ms_server_may_stop(1, 2000, &refused));
+    g_assert_true(ms_server_may_stop(1, 62000, &refused));
+    g_assert_false(ms_server_may_stop(1, 62001, &refused));
+    g_assert_true(ms_server_may_stop(1, 62002, &refused));
+    g_assert_true(ms_server_may_stop(0, 900000, &refused));
+    g_assert_false(ms_server_may_stop(1, 900000, &refused));
+}
+
 typedef struct Loader {
     MsServer *server;
     QemuThread thread;
@@ -643,6 +739,10 @@ int main(int argc, char **argv)
     g_test_add_func("/memserver/server/rubbish", test_rubbish);
     g_test_add_func("/memserver/server/never-reads", test_never_reads);
     g_test_add_func("/memserver/server/take-over", test_take_over);
+    g_test_add_func("/memserver/server/end-while-moving",
+                    test_end_while_moving);
+    g_test_add_func("/memserver/server/slow-hello", test_slow_hello);
+    g_test_add_func("/memserver/server/may-stop", test_may_stop);
     g_test_add_func("/memserver/server/many", test_many);
     g_test_add_func("/memserver/server/shutdown", test_shutdown);
     g_test_add_func("/memserver/server/no-accept", test_no_accept);

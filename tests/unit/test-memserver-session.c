@@ -3,8 +3,9 @@
  *
  * Proves: only the key opens a session, and a wrong one tells nothing; epochs
  * only rise; a take-over waits for the writers of the old epoch and shuts them
- * out; quota and limit are told apart; a session ends by its owner's word or
- * by expiry, and its memory comes back.
+ * out, and meanwhile holds up no other session; quota and limit are told apart;
+ * a session ends by its owner's word or by expiry, and its memory comes back;
+ * none has more connections than it may.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -31,7 +32,7 @@ static void setup(Fixture *f, uint64_t max_pages, uint64_t quota)
     f->slab = ms_slab_new();
     ms_frame_cache_init(&f->cache, f->slab);
     f->dying = 0;
-    ms_sessions_init(&f->table, max_pages, quota, 3, on_dying, f);
+    ms_sessions_init(&f->table, max_pages, quota, 3, 4, on_dying, f);
 }
 
 static void teardown(Fixture *f)
@@ -70,6 +71,14 @@ static MsSession *join(Fixture *f, char uuid, char key, uint16_t flags,
     return s;
 }
 
+static void add_block(MsSession *s, uint64_t pages)
+{
+    MsAccount *culprit;
+
+    g_assert_cmpint(ms_store_add_block(s->store, 0, pages, "ram", &culprit),
+                    ==, MS_PUT_STORED);
+}
+
 static void test_key(void)
 {
     PageLinkHello h = hello('a', 'k', 0, 1);
@@ -82,9 +91,8 @@ static void test_key(void)
     join(&f, 'a', 'k', 0, 1, PAGELINK_ERR_AUTH);
     s = join(&f, 'a', 'k', PAGELINK_HELLO_CREATE, 1, 0);
     ms_session_disconnect(&f.table, s);
-    /* Each single bit of the key matters, with and without CREATE */
+    /* Each single bit of the key matters */
     for (i = 0; i < 128; i++) {
-        h.flags = i % 2 ? PAGELINK_HELLO_CREATE : 0;
         h.key[i / 8] ^= 1 << (i % 8);
         g_assert_null(ms_sessions_hello(&f.table, &h, &wrong));
         g_assert_cmpuint(wrong.code, ==, PAGELINK_ERR_AUTH);
@@ -97,6 +105,24 @@ static void test_key(void)
     g_assert_cmpuint(wrong.code, ==, unknown.code);
     s = join(&f, 'a', 'k', 0, 1, 0);
     ms_session_disconnect(&f.table, s);
+    teardown(&f);
+}
+
+/* CREATE with another key neither tells of a session nor is in its way */
+static void test_same_uuid(void)
+{
+    MsSession *a, *b, *again;
+    Fixture f;
+
+    setup(&f, 1000, 0);
+    a = join(&f, 'a', 'k', PAGELINK_HELLO_CREATE, 1, 0);
+    b = join(&f, 'a', 'x', PAGELINK_HELLO_CREATE, 7, 0);
+    g_assert_true(a != b);
+    again = join(&f, 'a', 'k', PAGELINK_HELLO_CREATE, 1, 0);
+    g_assert_true(again == a);
+    ms_session_disconnect(&f.table, again);
+    ms_session_disconnect(&f.table, b);
+    ms_session_disconnect(&f.table, a);
     teardown(&f);
 }
 
@@ -186,6 +212,126 @@ static void test_take_over(void)
     }
 }
 
+typedef struct Waiting {
+    Fixture *f;
+    MsSession *s;
+    QemuThread thread;
+    bool end;                   /* its session; otherwise take it over */
+    bool done;                  /* atomic */
+} Waiting;
+
+static void *waiting_main(void *opaque)
+{
+    Waiting *w = opaque;
+    PageLinkFault fault;
+
+    if (w->end) {
+        g_assert_true(ms_session_end(&w->f->table, w->s, 1, NULL, &fault));
+    } else {
+        w->s = join(w->f, 'a', 'k', PAGELINK_HELLO_TAKE, 2, 0);
+    }
+    qatomic_set(&w->done, true);
+    return NULL;
+}
+
+/* What the neighbours of a session do; none of it may wait for its writers */
+static void *neighbour_main(void *opaque)
+{
+    PageLinkSessionStatus records[3];
+    PageLinkStatus sum = { 0 };
+    Waiting *w = opaque;
+    MsSession *b;
+
+    b = join(w->f, 'b', 'k', PAGELINK_HELLO_CREATE, 1, 0);
+    ms_session_disconnect(&w->f->table, b);
+    b = join(w->f, 'b', 'k', PAGELINK_HELLO_TAKE, 2, 0);
+    ms_session_disconnect(&w->f->table, b);
+    ms_sessions_status(&w->f->table, NULL, &sum, records, 3);
+    ms_sessions_tick(&w->f->table, 0, 1000, INT64_MAX, 0);
+    qatomic_set(&w->done, true);
+    return NULL;
+}
+
+/* Whoever waits for writers holds up that session only */
+static void check_drain(bool end)
+{
+    int64_t give_up = g_get_monotonic_time() + 30 * G_USEC_PER_SEC;
+    Waiting w = { .end = end }, neighbour = { 0 };
+    PageLinkFault fault;
+    MsSession *s;
+    Fixture f;
+    void *ticket;
+
+    setup(&f, 1000, 0);
+    s = join(&f, 'a', 'k', PAGELINK_HELLO_CREATE, 1, 0);
+    w.f = neighbour.f = &f;
+    w.s = s;
+    g_assert_true(ms_session_write_begin(s, 1, &fault));
+    qemu_thread_create(&w.thread, "waiting", waiting_main, &w,
+                       QEMU_THREAD_JOINABLE);
+    while (qatomic_read(&s->epoch) == 1 && !qatomic_read(&s->ended)) {
+        g_thread_yield();
+    }
+    qemu_thread_create(&neighbour.thread, "neighbour", neighbour_main,
+                       &neighbour, QEMU_THREAD_JOINABLE);
+    while (!qatomic_read(&neighbour.done)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, give_up);
+        g_thread_yield();
+    }
+    qemu_thread_join(&neighbour.thread);
+    /* and it does wait */
+    g_assert_false(qatomic_read(&w.done));
+    ms_session_write_end(s);
+    qemu_thread_join(&w.thread);
+    g_assert_true(w.done);
+    ms_session_disconnect(&f.table, s);
+    if (end) {
+        g_assert_true(ms_sessions_reap(&f.table, &f.cache, &ticket));
+    } else {
+        ms_session_disconnect(&f.table, w.s);
+    }
+    teardown(&f);
+}
+
+static void test_drain_take(void)
+{
+    check_drain(false);
+}
+
+static void test_drain_end(void)
+{
+    check_drain(true);
+}
+
+/* A session has so many connections, its new owner as many again */
+static void test_connections(void)
+{
+    MsSession *s[9];
+    Fixture f;
+    int i;
+
+    setup(&f, 1000, 0);
+    for (i = 0; i < 4; i++) {
+        s[i] = join(&f, 'a', 'k', PAGELINK_HELLO_CREATE, 1, 0);
+    }
+    join(&f, 'a', 'k', 0, 1, PAGELINK_ERR_LIMIT);
+    /* A neighbour does not notice */
+    ms_session_disconnect(&f.table,
+                          join(&f, 'b', 'k', PAGELINK_HELLO_CREATE, 1, 0));
+    /* Former owners that hang on do not keep out the new one */
+    for (; i < 8; i++) {
+        s[i] = join(&f, 'a', 'k', PAGELINK_HELLO_TAKE, 2, 0);
+    }
+    join(&f, 'a', 'k', PAGELINK_HELLO_TAKE, 2, PAGELINK_ERR_LIMIT);
+    ms_session_disconnect(&f.table, s[--i]);
+    s[i++] = join(&f, 'a', 'k', 0, 2, 0);
+    while (i) {
+        ms_session_disconnect(&f.table, s[--i]);
+    }
+    g_assert_cmpuint(s[0]->connections, ==, 0);
+    teardown(&f);
+}
+
 static void test_end(void)
 {
     MsSession *a, *b;
@@ -196,7 +342,7 @@ static void test_end(void)
     setup(&f, 1000, 0);
     a = join(&f, 'a', 'k', PAGELINK_HELLO_CREATE, 1, 0);
     b = join(&f, 'a', 'k', 0, 1, 0);
-    ms_store_add_block(a->store, 0, 1000, "ram");
+    add_block(a, 1000);
     g_assert_true(ms_session_end(&f.table, a, 1, &f, &fault));
     g_assert_cmpuint(ms_sessions_count(&f.table), ==, 0);
     g_assert_false(ms_session_end(&f.table, b, 1, NULL, &fault));
@@ -243,8 +389,8 @@ static void test_quota(void)
     b = join(&f, 'b', 'k', PAGELINK_HELLO_CREATE, 1, 0);
     c = join(&f, 'c', 'k', PAGELINK_HELLO_CREATE, 1, 0);
     join(&f, 'd', 'k', PAGELINK_HELLO_CREATE, 1, PAGELINK_ERR_LIMIT);
-    ms_store_add_block(a->store, 0, 100, "ram");
-    ms_store_add_block(b->store, 0, 100, "ram");
+    add_block(a, 100);
+    add_block(b, 100);
     for (i = 0; i < 40; i++) {
         /* 4 for the session, 1 for the block, 2 for node and leaf */
         put_one(&f, a, i, i < 20 - 7 ? MS_PUT_STORED : MS_PUT_NO_MEMORY);
@@ -343,8 +489,12 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/memserver/session/key", test_key);
+    g_test_add_func("/memserver/session/same-uuid", test_same_uuid);
     g_test_add_func("/memserver/session/epochs", test_epochs);
     g_test_add_func("/memserver/session/take-over", test_take_over);
+    g_test_add_func("/memserver/session/drain/take", test_drain_take);
+    g_test_add_func("/memserver/session/drain/end", test_drain_end);
+    g_test_add_func("/memserver/session/connections", test_connections);
     g_test_add_func("/memserver/session/end", test_end);
     g_test_add_func("/memserver/session/quota", test_quota);
     g_test_add_func("/memserver/session/expiry", test_expiry);

@@ -51,18 +51,27 @@ typedef struct Fixture {
     MsSlab *slab;
     MsFrameCache cache;
     MsAccount account;
+    MsAccount *charged;         /* by the store */
     MsStore *store;
     MsBlock *block;
 } Fixture;
+
+static MsPut add_block(Fixture *f, uint16_t id, uint64_t pages,
+                       const char *name)
+{
+    MsAccount *culprit;
+
+    return ms_store_add_block(f->store, id, pages, name, &culprit);
+}
 
 static void setup(Fixture *f, uint64_t limit, uint64_t pages)
 {
     f->slab = ms_slab_new();
     ms_frame_cache_init(&f->cache, f->slab);
     f->account = (MsAccount) { .limit = limit };
+    f->charged = &f->account;
     f->store = ms_store_new(&f->account);
-    g_assert_cmpint(ms_store_add_block(f->store, BLOCK, pages, "ram"), ==,
-                    MS_PUT_STORED);
+    g_assert_cmpint(add_block(f, BLOCK, pages, "ram"), ==, MS_PUT_STORED);
     f->block = ms_store_block(f->store, BLOCK);
     g_assert_nonnull(f->block);
 }
@@ -98,6 +107,25 @@ static MsPut put(Fixture *f, uint64_t page, uint64_t version, bool zero,
     return result;
 }
 
+/* Who drops the last reference gives back the charge */
+static void unpin(Fixture *f, void *frame)
+{
+    if (ms_frame_unref(&f->cache, frame)) {
+        ms_account_release(f->charged, 1);
+    }
+}
+
+static void *pin(Fixture *f, uint64_t page)
+{
+    MsWalk walk = { 0 };
+    MsPage got;
+
+    ms_store_get(f->store, &walk, f->block, page, &got);
+    ms_walk_end(f->store, &walk);
+    g_assert_cmpint(got.what, ==, MS_GET_PAGE);
+    return got.frame;
+}
+
 static void check(Fixture *f, const Model *m, uint64_t page)
 {
     MsWalk walk = { 0 };
@@ -111,7 +139,7 @@ static void check(Fixture *f, const Model *m, uint64_t page)
     }
     if (got.what == MS_GET_PAGE) {
         g_assert_true(is_filled(got.frame, page, got.version));
-        ms_frame_unref(&f->cache, got.frame);
+        unpin(f, got.frame);
     }
 }
 
@@ -235,6 +263,69 @@ static void test_reserved(void)
     teardown(&f);
 }
 
+/* A frame that somebody still holds counts, whatever becomes of its page */
+static void test_pinned(void)
+{
+    void *pins[4];
+    Fixture f;
+    int i;
+
+    /* table, node, leaf and four pages */
+    setup(&f, 7, PAGES);
+    for (i = 0; i < 4; i++) {
+        put(&f, i, 1, false, &(uint32_t) { 0 });
+        pins[i] = pin(&f, i);
+    }
+    g_assert_cmpuint(f.account.used, ==, 7);
+    /* Dropped, zeroed, replaced */
+    g_assert_cmpuint(ms_store_drop(f.store, &f.cache, f.block, 0, 1, 2), ==,
+                     1);
+    put(&f, 1, 2, true, &(uint32_t) { 0 });
+    g_assert_cmpuint(f.account.used, ==, 7);
+    g_assert_cmpint(put(&f, 4, 1, false, &(uint32_t) { 0 }), ==,
+                    MS_PUT_NO_MEMORY);
+    g_assert_cmpint(put(&f, 2, 2, false, &(uint32_t) { 0 }), ==,
+                    MS_PUT_STORED);
+    g_assert_cmpuint(f.account.used, ==, 8);
+    g_assert_cmpuint(ms_account_room(&f.account), ==, 0);
+    for (i = 0; i < 3; i++) {
+        g_assert_true(is_filled(pins[i], i, 1));
+        unpin(&f, pins[i]);
+        g_assert_cmpuint(f.account.used, ==, 7 - i);
+    }
+    /* Its page has stayed where it was */
+    unpin(&f, pins[3]);
+    g_assert_cmpuint(f.account.used, ==, 5);
+    g_assert_cmpint(put(&f, 4, 1, false, &(uint32_t) { 0 }), ==,
+                    MS_PUT_STORED);
+    teardown(&f);
+}
+
+/* After it, a put needs nothing but the page; without room it says so */
+static void test_prepare(void)
+{
+    MsAccount *culprit = NULL;
+    Fixture f;
+
+    setup(&f, 4, PAGES);
+    g_assert_true(ms_store_prepare(f.store, &f.cache, f.block, 0, &culprit));
+    g_assert_true(ms_store_prepare(f.store, &f.cache, f.block, 255,
+                                   &culprit));
+    g_assert_cmpuint(f.account.used, ==, 3);
+    g_assert_true(ms_store_prepare(f.store, &f.cache, f.block, 256,
+                                   &culprit));
+    g_assert_cmpuint(f.account.used, ==, 4);
+    g_assert_null(culprit);
+    g_assert_false(ms_store_prepare(f.store, &f.cache, f.block, 512,
+                                    &culprit));
+    g_assert_true(culprit == &f.account);
+    g_assert_cmpint(put(&f, 300, 1, true, &(uint32_t) { 0 }), ==,
+                    MS_PUT_STORED);
+    g_assert_cmpint(put(&f, 300, 1, false, &(uint32_t) { 0 }), ==,
+                    MS_PUT_NO_MEMORY);
+    teardown(&f);
+}
+
 static void test_accounts(void)
 {
     MsAccount parent = { .limit = 10 };
@@ -253,6 +344,15 @@ static void test_accounts(void)
     g_assert_true(ms_account_charge(&b, 2, &culprit));
     ms_account_release(&a, 8);
     g_assert_cmpuint(parent.used, ==, 2);
+    /* Beyond the limit: there is no room, not a lot of it */
+    ms_account_overdraw(&a, 9);
+    g_assert_cmpuint(ms_account_room(&a), ==, 0);
+    g_assert_false(ms_account_charge(&a, 1, &culprit));
+    g_assert_true(culprit == &a);
+    g_assert_false(ms_account_charge(&b, 1, &culprit));
+    g_assert_true(culprit == &parent);
+    ms_account_release(&a, 9);
+    g_assert_cmpuint(parent.used, ==, 2);
 }
 
 static void test_blocks(void)
@@ -260,17 +360,17 @@ static void test_blocks(void)
     Fixture f;
 
     setup(&f, UINT64_MAX, PAGES);
-    g_assert_cmpint(ms_store_add_block(f.store, BLOCK, PAGES, "ram"), ==,
+    g_assert_cmpint(add_block(&f, BLOCK, PAGES, "ram"), ==,
                     MS_PUT_STORED);
-    g_assert_cmpint(ms_store_add_block(f.store, BLOCK, PAGES + 1, "ram"), ==,
+    g_assert_cmpint(add_block(&f, BLOCK, PAGES + 1, "ram"), ==,
                     MS_PUT_STALE);
-    g_assert_cmpint(ms_store_add_block(f.store, BLOCK, PAGES, "rom"), ==,
+    g_assert_cmpint(add_block(&f, BLOCK, PAGES, "rom"), ==,
                     MS_PUT_STALE);
     g_assert_null(ms_store_block(f.store, BLOCK + 1));
     g_assert_null(ms_store_block(f.store, PAGELINK_MAX_BLOCKS));
     /* The largest block costs its table only, and its last page works */
-    g_assert_cmpint(ms_store_add_block(f.store, 9, PAGELINK_MAX_BLOCK_PAGES,
-                                       "big"), ==, MS_PUT_STORED);
+    g_assert_cmpint(add_block(&f, 9, PAGELINK_MAX_BLOCK_PAGES,
+                              "big"), ==, MS_PUT_STORED);
     f.block = ms_store_block(f.store, 9);
     g_assert_cmpint(put(&f, PAGELINK_MAX_BLOCK_PAGES - 1, 1, false,
                         &(uint32_t) { 0 }), ==, MS_PUT_STORED);
@@ -318,7 +418,8 @@ static void *racer_main(void *opaque)
     Racer *r = opaque;
     g_autofree uint64_t *seen = g_new0(uint64_t, N);
     Fixture own = {
-        .slab = r->f->slab, .store = r->f->store, .block = r->f->block
+        .slab = r->f->slab, .store = r->f->store, .block = r->f->block,
+        .charged = &r->f->account,
     };
     GRand *rand = g_rand_new_with_seed(r->id);
     unsigned i;
@@ -344,7 +445,7 @@ static void *racer_main(void *opaque)
             seen[page] = got.version;
             if (got.what == MS_GET_PAGE) {
                 g_assert_true(is_filled(got.frame, page, got.version));
-                ms_frame_unref(&own.cache, got.frame);
+                unpin(&own, got.frame);
             }
             break;
         }
@@ -378,6 +479,8 @@ int main(int argc, char **argv)
     g_test_add_func("/memserver/store/model", test_model);
     g_test_add_func("/memserver/store/limit", test_limit);
     g_test_add_func("/memserver/store/reserved", test_reserved);
+    g_test_add_func("/memserver/store/pinned", test_pinned);
+    g_test_add_func("/memserver/store/prepare", test_prepare);
     g_test_add_func("/memserver/store/accounts", test_accounts);
     g_test_add_func("/memserver/store/blocks", test_blocks);
     g_test_add_func("/memserver/store/memory", test_memory);

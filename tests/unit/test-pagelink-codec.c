@@ -88,8 +88,8 @@ static const HeaderCase header_cases[] = {
     { PAGELINK_BITMAP_GET, 0, 17, 0, false },
     { PAGELINK_BITMAP, 0, 17, 0, true },
     { PAGELINK_BITMAP, 0, 16, 0, false },
-    { PAGELINK_BITMAP, 0, 16 + 32768, 0, true },
-    { PAGELINK_BITMAP, 0, 16 + 32769, 0, false },
+    { PAGELINK_BITMAP, 0, 16 + 4096, 0, true },
+    { PAGELINK_BITMAP, 0, 16 + 4097, 0, false },
     { PAGELINK_STATUS_GET, 1, 0, 0, true },
     { PAGELINK_STATUS_GET, 2, 0, 0, false },
     { PAGELINK_STATUS, 0, 96, 0, true },
@@ -415,6 +415,7 @@ static void test_status(void)
     for (i = 0; i < sizeof(s); i++) {
         ((uint8_t *)&s)[i] = i + 1;
     }
+    strcpy(s.name, "printable, 31 characters long.");
     s.name[31] = 0;
     for (i = 0; i < sizeof(ack); i++) {
         ((uint8_t *)&ack)[i] = i;
@@ -427,6 +428,11 @@ static void test_status(void)
     pagelink_encode_session_status(sbuf, &s);
     pagelink_decode_session_status(sbuf, &s2);
     g_assert_cmpmem(&s, sizeof(s), &s2, sizeof(s2));
+    /* A server's idea of a name must not steer our terminal, nor run on */
+    memset(sbuf + offsetof(PageLinkSessionStatus, name), 'x', sizeof(s.name));
+    memcpy(sbuf + offsetof(PageLinkSessionStatus, name), "\033[2J\x9b\n", 6);
+    pagelink_decode_session_status(sbuf, &s2);
+    g_assert_cmpstr(s2.name, ==, "?[2J??xxxxxxxxxxxxxxxxxxxxxxxxx");
     pagelink_encode_ack(sbuf, &ack);
     pagelink_decode_ack(sbuf, &ack2);
     g_assert_cmpmem(&ack, sizeof(ack), &ack2, sizeof(ack2));
