@@ -202,32 +202,88 @@ bool pagelink_client_block(PageLinkClient *c, uint16_t block, uint64_t pages,
                                 PAGELINK_ACK, NULL, NULL, errp);
 }
 
+typedef struct BitmapCall {
+    PageLinkClient *client;
+    PageLinkBitmap asked;
+    uint8_t *bits;
+    void *answer;
+    PageLinkHeader head;
+    PageLinkDone *done;
+    void *opaque;
+} BitmapCall;
+
+/* Is the answer what was asked for? */
+static bool bitmap_check(const BitmapCall *call, PageLinkFault *fault)
+{
+    PageLinkBitmap got;
+
+    if (!pagelink_decode_bitmap(&call->head, call->answer, &got, fault)) {
+        return false;
+    }
+    if (got.block != call->asked.block || got.first != call->asked.first ||
+        got.pages != call->asked.pages) {
+        return pagelink_fault(fault, PAGELINK_ERR_PROTOCOL, PAGELINK_NO_INDEX,
+                              "BITMAP of another range");
+    }
+    return true;
+}
+
+static void bitmap_done(void *opaque, const PageLinkFault *error)
+{
+    g_autofree BitmapCall *call = opaque;
+    PageLinkFault fault;
+
+    if (!error) {
+        if (bitmap_check(call, &fault)) {
+            memcpy(call->bits, (uint8_t *)call->answer + sizeof(PageLinkBitmap),
+                   DIV_ROUND_UP(call->asked.pages, 8));
+        } else {
+            pagelink_client_fail(call->client, &fault);
+            error = &fault;
+        }
+    }
+    g_free(call->answer);
+    call->done(call->opaque, error);
+}
+
+bool pagelink_client_bitmap_async(PageLinkClient *c, uint16_t block,
+                                  uint64_t first, uint32_t pages,
+                                  uint8_t *bits, PageLinkDone *done,
+                                  void *opaque, Error **errp)
+{
+    uint8_t buf[sizeof(PageLinkHeader) + sizeof(PageLinkBitmap)];
+    struct iovec iov;
+    BitmapCall *call;
+    PageLinkOp *op;
+
+    if (!pagelink_client_ready(c, errp)) {
+        return false;
+    }
+    call = g_new0(BitmapCall, 1);
+    *call = (BitmapCall) {
+        .client = c, .bits = bits, .done = done, .opaque = opaque,
+        .asked = { .block = block, .first = first, .pages = pages },
+    };
+    pagelink_encode_bitmap(buf + sizeof(PageLinkHeader), &call->asked);
+    op = client_request(c, buf, PAGELINK_BITMAP_GET, 0,
+                        sizeof(PageLinkBitmap), PAGELINK_BITMAP, bitmap_done,
+                        call, &iov);
+    op->body = &call->answer;
+    op->head = &call->head;
+    return pagelink_client_send(c, &iov, 1, errp);
+}
+
 bool pagelink_client_bitmap(PageLinkClient *c, uint16_t block, uint64_t first,
                             uint32_t pages, uint8_t *bits, Error **errp)
 {
-    uint8_t buf[sizeof(PageLinkHeader) + sizeof(PageLinkBitmap)];
-    PageLinkBitmap b = { .block = block, .first = first, .pages = pages };
-    g_autofree void *answer = NULL;
-    PageLinkHeader head;
-    PageLinkBitmap got;
-    PageLinkFault fault;
+    Waiter w = { 0 };
 
-    pagelink_encode_bitmap(buf + sizeof(PageLinkHeader), &b);
-    if (!pagelink_client_call(c, buf, PAGELINK_BITMAP_GET, 0, sizeof(b),
-                              PAGELINK_BITMAP, &answer, &head, errp)) {
+    if (!pagelink_client_ready(c, errp)) {
         return false;
     }
-    if (!pagelink_decode_bitmap(&head, answer, &got, &fault)) {
-        pagelink_client_fail(c, &fault);
-        return pagelink_client_ready(c, errp);
-    }
-    if (got.block != block || got.first != first || got.pages != pages) {
-        pagelink_client_fail_text(c, PAGELINK_ERR_PROTOCOL,
-                                  "BITMAP of another range");
-        return pagelink_client_ready(c, errp);
-    }
-    memcpy(bits, (uint8_t *)answer + sizeof(b), DIV_ROUND_UP(pages, 8));
-    return true;
+    pagelink_client_bitmap_async(c, block, first, pages, bits,
+                                 pagelink_waiter_done, &w, NULL);
+    return pagelink_client_await(c, &w, errp);
 }
 
 bool pagelink_client_status(PageLinkClient *c, bool all,

@@ -747,3 +747,8 @@ unsigned pagelink_client_outstanding(const PageLinkClient *c)
 {
     return c->nops;
 }
+
+uint32_t pagelink_client_failure(const PageLinkClient *c)
+{
+    return c->failure.code;
+}

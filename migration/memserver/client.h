@@ -105,6 +105,11 @@ int pagelink_client_fd(const PageLinkClient *c);
 unsigned pagelink_client_outstanding(const PageLinkClient *c);
 
 /**
+ * pagelink_client_failure: why the connection has failed, PAGELINK_ERR_*, or 0
+ */
+uint32_t pagelink_client_failure(const PageLinkClient *c);
+
+/**
  * pagelink_client_poll: handle what has arrived
  * @timeout_ms: how long to wait for something, 0: not at all, -1: for ever
  *
@@ -170,6 +175,15 @@ bool pagelink_client_block(PageLinkClient *c, uint16_t block, uint64_t pages,
  */
 bool pagelink_client_bitmap(PageLinkClient *c, uint16_t block, uint64_t first,
                             uint32_t pages, uint8_t *bits, Error **errp);
+
+/**
+ * pagelink_client_bitmap_async: the same without waiting
+ * @bits: filled in before @done is called, unless that tells of an error
+ */
+bool pagelink_client_bitmap_async(PageLinkClient *c, uint16_t block,
+                                  uint64_t first, uint32_t pages,
+                                  uint8_t *bits, PageLinkDone *done,
+                                  void *opaque, Error **errp);
 
 /**
  * pagelink_client_status:
