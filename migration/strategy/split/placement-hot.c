@@ -33,9 +33,9 @@
 /* Of the budget, and of all pages, the smaller part is the reserve */
 #define RESERVE_BUDGET_PART     8
 #define RESERVE_PAGES_PART      16
-/* Displaced in a pass, at most, of all pages and of those that are dirty */
-#define DISPLACE_PAGES_PART     50
-#define DISPLACE_DIRTY_PART     4
+/* Clean pages moved in a pass, at most: of all pages, and of the dirty ones */
+#define MOVE_PAGES_PART         50
+#define MOVE_DIRTY_PART         4
 #define HEATS                   256
 
 typedef struct Hot {
@@ -117,40 +117,37 @@ static void take_census(Placement *p, const unsigned long *dirty, Census *c)
 
 /*
  * Choose up to @n pages of @map that are clean, not hotter than @heat, and
- * in no move yet
+ * in no move yet; returns how many
  */
-static void move_clean(Placement *p, const unsigned long *map,
-                       const unsigned long *dirty, uint64_t n, unsigned heat,
-                       PlacementAgain *again, void *opaque)
+static uint64_t move_clean(Placement *p, const unsigned long *map,
+                           const unsigned long *dirty, uint64_t n,
+                           unsigned heat, PlacementAgain *again, void *opaque)
 {
     Hot *hot = p->state;
-    uint64_t page = find_first_bit(map, p->pages);
+    uint64_t page = find_first_bit(map, p->pages), moved = 0;
 
-    while (n && page < p->pages) {
+    while (moved < n && page < p->pages) {
         if (hot->heat[page] <= heat && !test_bit(page, dirty) &&
             !test_bit(page, hot->move)) {
             set_bit(page, hot->move);
             again(opaque, page);
-            n--;
+            moved++;
         }
         page = find_next_bit(map, p->pages, page + 1);
     }
+    return moved;
 }
 
-/* Make room for @n pages of at least @heat */
-static void displace(Placement *p, const unsigned long *dirty,
-                     const Census *c, uint64_t n, unsigned heat,
-                     PlacementAgain *again, void *opaque)
+/* Up to which heat there are @n cold pages; a margin below the hottest */
+static unsigned coldest_heat(const Census *c, uint64_t n)
 {
-    unsigned coldest = 0;
+    unsigned heat = 0;
     uint64_t found = c->cold[0];
 
-    n = MIN(n, p->pages / DISPLACE_PAGES_PART);
-    n = MIN(n, c->dirty / DISPLACE_DIRTY_PART);
-    while (found < n && coldest + 1 + HEAT_MARGIN <= heat) {
-        found += c->cold[++coldest];
+    while (found < n && heat + 1 < HEAT_DIRTY) {
+        found += c->cold[++heat];
     }
-    move_clean(p, p->main, dirty, MIN(n, found), coldest, again, opaque);
+    return heat;
 }
 
 static void hot_pass_end(Placement *p, const unsigned long *dirty,
@@ -159,26 +156,31 @@ static void hot_pass_end(Placement *p, const unsigned long *dirty,
     Hot *hot = p->state;
     g_autofree Census *c = g_new0(Census, 1);
     uint64_t room = p->budget - MIN(p->budget, p->n_main);
-    uint64_t wanted = 0;
+    uint64_t wanted = 0, hottest = 0, most;
+    unsigned heat;
 
     take_census(p, dirty, c);
+    for (heat = HEAT_DIRTY; heat < HEATS; heat++) {
+        wanted += c->wanted[heat];
+        hottest += heat >= HEAT_DIRTY + HEAT_MARGIN ? c->wanted[heat] : 0;
+    }
+    most = MIN(p->pages / MOVE_PAGES_PART, c->dirty / MOVE_DIRTY_PART);
+    if (p->passes == 1) {
+        most = hot->reserve;
+    }
+    if (wanted < room) {
+        move_clean(p, p->remote, dirty, MIN(room - wanted, most), HEATS,
+                   again, opaque);
+    } else if (hottest > room) {
+        most = MIN(most, hottest - room);
+        /* Cold pages are sent in this pass as well, most of them before */
+        room += move_clean(p, p->main, dirty, most, coldest_heat(c, most),
+                           again, opaque);
+    }
+    wanted = 0;
     hot->promote = HEATS;
     while (hot->promote > HEAT_DIRTY && wanted < room) {
         wanted += c->wanted[--hot->promote];
-    }
-    if (p->passes == 1) {
-        if (wanted < room) {
-            move_clean(p, p->remote, dirty, MIN(room - wanted, hot->reserve),
-                       HEATS, again, opaque);
-        }
-    } else if (wanted >= room) {
-        uint64_t more = wanted - room;
-        unsigned heat = hot->promote;
-
-        while (heat > HEAT_DIRTY + HEAT_MARGIN) {
-            more += c->wanted[--heat];
-        }
-        displace(p, dirty, c, more, heat, again, opaque);
     }
 }
 

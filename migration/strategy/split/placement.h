@@ -110,8 +110,8 @@ void placement_zero(Placement *p, uint64_t page);
  * @again: called for pages that are to move although they are clean; in the
  *         next pass they come to placement_route() as if they were dirty
  *
- * For every page that is sent again for no other reason than that, at most
- * 1/16 of @pages over all passes, or four others are dirty.
+ * Called for at most 1/16 of @pages when the first pass has ended, and later
+ * for at most a quarter of those that are dirty.
  */
 void placement_pass_end(Placement *p, const unsigned long *dirty,
                         PlacementAgain *again, void *opaque);
