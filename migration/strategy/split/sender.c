@@ -150,8 +150,7 @@ static unsigned take_batch_locked(SplitSender *s, SplitEntry *batch)
     while (n < max && n < s->fill) {
         SplitEntry *e = &s->queue[(s->head + n) % SPLIT_SENDER_QUEUE];
 
-        if ((e->kind == SPLIT_ENTRY_DROP) !=
-            (s->queue[s->head].kind == SPLIT_ENTRY_DROP)) {
+        if (!e->data != !s->queue[s->head].data) {
             break;
         }
         batch[n++] = *e;
@@ -185,9 +184,7 @@ static bool send_pages(SplitSender *s, const SplitEntry *batch, unsigned n,
     for (unsigned i = 0; i < n; i++) {
         pages[i] = (PageLinkPage) {
             .page = batch[i].page, .block = batch[i].block,
-            .version = batch[i].version,
-            .data = batch[i].kind == SPLIT_ENTRY_PAGE ?
-                    (void *)batch[i].data : NULL,
+            .version = batch[i].version, .data = (void *)batch[i].data,
         };
     }
     return pagelink_client_put(s->client, pages, n, errp);
@@ -196,21 +193,13 @@ static bool send_pages(SplitSender *s, const SplitEntry *batch, unsigned n,
 static void count_batch_locked(SplitSender *s, const SplitEntry *batch,
                                unsigned n)
 {
-    s->stats.bytes += sizeof(PageLinkHeader);
-    for (unsigned i = 0; i < n; i++) {
-        s->stats.bytes += sizeof(PageLinkEntry);
-        switch (batch[i].kind) {
-        case SPLIT_ENTRY_PAGE:
-            s->stats.pages++;
-            s->stats.bytes += SPLIT_PAGE_SIZE;
-            break;
-        case SPLIT_ENTRY_ZERO:
-            s->stats.zero++;
-            break;
-        case SPLIT_ENTRY_DROP:
-            s->stats.dropped++;
-            break;
-        }
+    QEMU_BUILD_BUG_ON(sizeof(PageLinkEntry) != sizeof(PageLinkRange));
+    s->stats.bytes += sizeof(PageLinkHeader) + n * sizeof(PageLinkEntry);
+    if (batch[0].data) {
+        s->stats.pages += n;
+        s->stats.bytes += (uint64_t)n * SPLIT_PAGE_SIZE;
+    } else {
+        s->stats.dropped += n;
     }
 }
 
@@ -248,8 +237,8 @@ static bool ask_for_refusals(SplitSender *s, Error **errp)
 static bool send_batch(SplitSender *s, const SplitEntry *batch, unsigned n,
                        Error **errp)
 {
-    bool ok = batch[0].kind == SPLIT_ENTRY_DROP ?
-              send_drops(s, batch, n, errp) : send_pages(s, batch, n, errp);
+    bool ok = batch[0].data ? send_pages(s, batch, n, errp) :
+                              send_drops(s, batch, n, errp);
 
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         s->busy = false;

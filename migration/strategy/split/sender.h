@@ -31,18 +31,11 @@
 
 typedef struct SplitSender SplitSender;
 
-typedef enum SplitEntryKind {
-    SPLIT_ENTRY_PAGE,
-    SPLIT_ENTRY_ZERO,           /* the page is all zeroes */
-    SPLIT_ENTRY_DROP,           /* the main host has the page now */
-} SplitEntryKind;
-
 typedef struct SplitEntry {
     uint64_t page;
     uint64_t version;
-    const void *data;           /* SPLIT_ENTRY_PAGE */
+    const void *data;           /* NULL: the host is to forget the page */
     uint16_t block;
-    SplitEntryKind kind;
 } SplitEntry;
 
 typedef enum SplitSenderState {
@@ -52,11 +45,10 @@ typedef enum SplitSenderState {
 } SplitSenderState;
 
 typedef struct SplitSenderStats {
-    uint64_t pages;             /* sent with data */
-    uint64_t zero;
+    uint64_t pages;             /* sent */
     uint64_t dropped;
-    uint64_t bytes;             /* of all of them, headers included */
-    uint64_t queued;            /* pages not sent yet */
+    uint64_t bytes;             /* of both, headers included */
+    uint64_t queued;            /* entries not sent yet */
 } SplitSenderStats;
 
 /*
