@@ -238,6 +238,36 @@ static bool check_clashes(const char *what, const char *instead,
     return true;
 }
 
+/* What split memory does not work with, although other strategies may */
+static bool check_split_clashes(const StrategyContext *ctx, Error **errp)
+{
+    const struct {
+        bool on;
+        const char *name, *why;
+    } clashes[] = {
+        { ctx->postcopy_ram, "postcopy-ram", "memory is not moved twice" },
+        { ctx->xbzrle, "xbzrle", "memory hosts store whole pages" },
+        { ctx->mapped_ram, "mapped-ram", "its pages have fixed places" },
+        { ctx->ignore_shared, "x-ignore-shared", "all RAM has to move" },
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(clashes); i++) {
+        if (clashes[i].on) {
+            error_setg(errp, "split memory does not work with the %s "
+                       "capability, as %s: switch %s off, or split",
+                       clashes[i].name, clashes[i].why, clashes[i].name);
+            return false;
+        }
+    }
+    if (ctx->exec) {
+        error_setg(errp, "split memory needs a destination that answers, "
+                   "which a program cannot: migrate to a socket, or switch "
+                   "split off");
+        return false;
+    }
+    return true;
+}
+
 static bool check_split(const StrategyConfig *c, const StrategyContext *ctx,
                         Error **errp)
 {
@@ -262,7 +292,8 @@ static bool check_split(const StrategyConfig *c, const StrategyContext *ctx,
                    "redirectable off, or split");
         return false;
     }
-    return check_clashes("split memory", "switch split off", ctx, errp);
+    return check_clashes("split memory", "switch split off", ctx, errp) &&
+           check_split_clashes(ctx, errp);
 }
 
 bool strategy_config_check(const StrategyConfig *c, const StrategyContext *ctx,

@@ -76,6 +76,10 @@ typedef struct StrategyContext {
     bool cpr;                   /* migration mode */
     bool rdma;                  /* transport */
     bool file;
+    bool exec;
+    bool xbzrle;                /* capabilities that split memory minds */
+    bool mapped_ram;
+    bool ignore_shared;
 } StrategyContext;
 
 /*
