@@ -63,6 +63,22 @@ bool strategy_iterates(bool requested);
 bool strategy_idle(void);
 
 /*
+ * strategy_route_page: does the page at @offset of @block go elsewhere?
+ *
+ * Migration thread, RCU read lock, for each page that is about to be saved.
+ * 0: no, save it; 1: yes, and it is on its way; negative: the migration
+ * fails.
+ */
+extern bool strategy_routes_pages;
+int strategy_do_route_page(RAMBlock *block, ram_addr_t offset);
+
+static inline int strategy_route_page(RAMBlock *block, ram_addr_t offset)
+{
+    return unlikely(qatomic_read(&strategy_routes_pages)) ?
+           strategy_do_route_page(block, offset) : 0;
+}
+
+/*
  * strategy_demand_only: leave pages alone that nobody asked for?
  *
  * Asked for each page that is looked for.

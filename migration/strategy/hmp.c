@@ -4,8 +4,24 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "qemu/units.h"
 #include "migration/strategy.h"
 #include "monitor/monitor.h"
+
+static void print_split_info(Monitor *mon, const RamSplitInfo *split)
+{
+    monitor_printf(mon, "split memory: %" PRIu64 " pages at the main host, %"
+                   PRIu64 " at memory hosts, %" PRIu64 " moved in, %" PRIu64
+                   " moved out\n", split->main_pages, split->remote_pages,
+                   split->moved_in, split->moved_out);
+    for (RamSplitHostInfoList *h = split->hosts; h; h = h->next) {
+        monitor_printf(mon, "memory host %s: %" PRIu64 " of %" PRIu64
+                       " KiB used, %" PRIu64 " pages sent, %" PRIu64
+                       " queued\n", h->value->uri, h->value->stored / KiB,
+                       h->value->capacity / KiB, h->value->pages_sent,
+                       h->value->queued);
+    }
+}
 
 void strategy_hmp_info(Monitor *mon, const RamStrategyInfo *info)
 {
@@ -19,6 +35,9 @@ void strategy_hmp_info(Monitor *mon, const RamStrategyInfo *info)
         monitor_printf(mon, "strategy switched to post-copy: after %" PRId64
                        " ms, because of: %s\n", info->switch_time,
                        RamStrategySwitchReason_str(info->switch_reason));
+    }
+    if (info->split) {
+        print_split_info(mon, info->split);
     }
     monitor_printf(mon, "strategy says: %s\n", info->reason);
 }

@@ -17,6 +17,7 @@
 #include "delta-cache.h"
 #include "run.h"
 #include "section.h"
+#include "split/split.h"
 
 /* All with the BQL held */
 static struct {
@@ -64,6 +65,9 @@ static int on_precopy_event(NotifierWithReturn *n, void *data, Error **errp)
             break;
         }
         strategy_run_pass_end();
+        if (migrate_get_current()->state == MIGRATION_STATUS_ACTIVE) {
+            split_pass_end();
+        }
         if (!strategy_run_wants_switch() && delta_cache_pass_end()) {
             strategy_run_warm_up();
         }
@@ -159,10 +163,18 @@ bool strategy_check(const MigrationAddress *addr, bool resume, Error **errp)
         .cpr = migrate_mode() != MIG_MODE_NORMAL,
         .rdma = addr->transport == MIGRATION_ADDRESS_TYPE_RDMA,
         .file = addr->transport == MIGRATION_ADDRESS_TYPE_FILE,
+        .exec = addr->transport == MIGRATION_ADDRESS_TYPE_EXEC,
+        .xbzrle = migrate_xbzrle(),
+        .mapped_ram = migrate_mapped_ram(),
+        .ignore_shared = migrate_ignore_shared(),
     };
     StrategyConfig config = next_config();
 
-    return resume || strategy_config_check(&config, &ctx, errp);
+    if (resume) {
+        return true;
+    }
+    return strategy_config_check(&config, &ctx, errp) &&
+           (!config.split || split_check(config.split, errp));
 }
 
 void strategy_begin(bool resume)
@@ -213,6 +225,11 @@ bool strategy_incoming_again(void)
 
 void strategy_note_page(RAMBlock *block, ram_addr_t offset)
 {
+}
+
+int strategy_do_route_page(RAMBlock *block, ram_addr_t offset)
+{
+    return split_route(block, offset);
 }
 
 bool strategy_sync_due(bool fits)

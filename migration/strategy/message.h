@@ -34,7 +34,7 @@
 /* Longest payload, bytes */
 #define STRATEGY_MSG_MAX_LEN        (64 * 1024)
 /* Most messages in one part of the section */
-#define STRATEGY_MSG_MAX_COUNT      1024
+#define STRATEGY_MSG_MAX_COUNT      8192
 
 typedef struct StrategyMessage {
     uint16_t type;

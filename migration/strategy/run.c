@@ -20,6 +20,7 @@
 #include "meter.h"
 #include "run.h"
 #include "schedule.h"
+#include "split/split.h"
 #include "trace.h"
 
 /* Argument of the PING whose PONG says that the strategy was loaded */
@@ -237,6 +238,11 @@ bool strategy_run_sync_due(bool fits)
         run->mid_pass = ram_bytes_remaining() != 0;
         return !run->mid_pass;
     }
+    if (run->config.split && !fits && split_wait_backlog()) {
+        /* All is sent, but not yet where it belongs */
+        run->mid_pass = true;
+        return false;
+    }
     /*
      * With a downtime limit of 0 not even an empty rest fits, so that the
      * log would never be read, and the guest stopped for all it dirtied.
@@ -391,9 +397,10 @@ bool strategy_run_step(bool fits)
     }
     if (fits) {
         run_say(run, "pre-copy: after pass %" PRIu64 " the rest of %.1f MiB "
-                "fits the downtime limit of %" PRIu64 " ms, so there is no "
-                "need for post-copy", run->passes,
-                ram_bytes_remaining() / 1048576.0, migrate_downtime_limit());
+                "fits the downtime limit of %" PRIu64 " ms%s", run->passes,
+                ram_bytes_remaining() / 1048576.0, migrate_downtime_limit(),
+                strategy_mode_uses_postcopy(run->config.mode) ?
+                ", so there is no need for post-copy" : "");
     } else {
         qatomic_set(&s->start_postcopy, true);
     }
@@ -498,5 +505,6 @@ RamStrategyInfo *strategy_run_query(void)
     if (run->forecast) {
         info->forecast = QAPI_CLONE(RamStrategyForecast, run->forecast);
     }
+    info->split = split_query();
     return info;
 }

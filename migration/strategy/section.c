@@ -10,6 +10,7 @@
 #include "qemu/error-report.h"
 #include "qapi/error.h"
 #include "migration/global_state.h"
+#include "migration/migration.h"
 #include "migration/misc.h"
 #include "qemu/thread.h"
 #include "migration/postcopy-ram.h"
@@ -19,6 +20,7 @@
 #include "message.h"
 #include "run.h"
 #include "section.h"
+#include "split/split.h"
 #include "trace.h"
 
 /* Main thread only */
@@ -34,14 +36,44 @@ static int section_save_setup(QEMUFile *f, void *opaque, Error **errp)
     strategy_config_encode(strategy_run_config(), config);
     strategy_message_put(f, STRATEGY_MSG_CONFIG, STRATEGY_MSG_REQUIRED,
                          config, sizeof(config));
+    if (strategy_run_config()->split &&
+        !split_save_setup(f, strategy_run_config()->split, errp)) {
+        return -EIO;
+    }
     strategy_message_put_end(f);
     return 0;
 }
 
+static bool section_is_active_iterate(void *opaque)
+{
+    return split_iterates();
+}
+
+static int section_save_iterate(QEMUFile *f, void *opaque)
+{
+    bool ok = split_save_iterate(f);
+
+    strategy_message_put_end(f);
+    return ok ? 1 : -EIO;
+}
+
+static void section_pending(void *opaque, uint64_t *must_precopy,
+                            uint64_t *can_postcopy)
+{
+    *must_precopy += split_pending();
+}
+
 static int section_save_complete(QEMUFile *f, void *opaque)
 {
+    bool ok = !strategy_run_config()->split || split_save_complete(f);
+
     strategy_message_put_end(f);
-    return 0;
+    return ok ? 0 : -EIO;
+}
+
+static void section_save_cleanup(void *opaque)
+{
+    split_cleanup(migrate_get_current()->state == MIGRATION_STATUS_COMPLETED);
 }
 
 static bool section_is_active(void *opaque)
@@ -80,7 +112,12 @@ static int section_load_state(QEMUFile *f, void *opaque, int version_id)
 
 static const SaveVMHandlers section_handlers = {
     .is_active = section_is_active,
+    .is_active_iterate = section_is_active_iterate,
     .save_setup = section_save_setup,
+    .save_live_iterate = section_save_iterate,
+    .state_pending_estimate = section_pending,
+    .state_pending_exact = section_pending,
+    .save_cleanup = section_save_cleanup,
     .save_live_complete_precopy = section_save_complete,
     .load_state = section_load_state,
 };

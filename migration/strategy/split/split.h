@@ -1,0 +1,80 @@
+/*
+ * Split memory: the source
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * While a migration with split memory runs, every page that RAM is about to
+ * save comes to split_route() first, which leaves it to the main stream or
+ * hands it to the sender of a memory host.  At most one such migration runs,
+ * so there is one SplitSource.
+ *
+ * Before the guest may run at the destination, every memory host has
+ * acknowledged every page, and the destination has taken the sessions over.
+ * Until then the source has all: whatever fails, it ends the sessions and
+ * goes on.
+ */
+#ifndef MIGRATION_STRATEGY_SPLIT_H
+#define MIGRATION_STRATEGY_SPLIT_H
+
+#include "exec/cpu-common.h"
+#include "migration/qemu-file.h"
+#include "qapi/qapi-types-strategy.h"
+#include "../message.h"
+
+/*
+ * split_check: can this VM's memory be split?
+ *
+ * Main thread, BQL.  The error says what is in the way and what to do.
+ */
+bool split_check(const RamSplit *config, Error **errp);
+
+/*
+ * The section.  Migration thread; all but split_pending() with the BQL.
+ *
+ * split_save_setup: make the sessions, and say so to the destination.
+ *                   Drops the BQL while it waits for the memory hosts.
+ * split_iterates: is there something for split_save_iterate() to do?
+ * split_save_iterate: send what has changed of the map.  Without BQL.
+ * split_pending: bytes that the memory hosts have yet to get.
+ * split_save_complete: wait until they have got all, send the rest of the
+ *                      map.
+ */
+bool split_save_setup(QEMUFile *f, const RamSplit *config, Error **errp);
+bool split_iterates(void);
+bool split_save_iterate(QEMUFile *f);
+uint64_t split_pending(void);
+bool split_save_complete(QEMUFile *f);
+
+/*
+ * split_cleanup: the migration is over; main thread, BQL
+ *
+ * @completed: the destination has the sessions now; otherwise they are ended.
+ */
+void split_cleanup(bool completed);
+
+/*
+ * split_route: @offset of @rb is about to be saved
+ *
+ * Migration thread, RCU read lock.  1: done; 0: save it on the main stream;
+ * negative: the migration fails.
+ */
+int split_route(RAMBlock *rb, ram_addr_t offset);
+
+/*
+ * split_wait_backlog: have the senders still work to do?
+ *
+ * Migration thread.  Waits for a moment if so: there is nothing else to do.
+ */
+bool split_wait_backlog(void);
+
+/* split_pass_end: the dirty log was read; migration thread, BQL */
+void split_pass_end(void);
+
+/*
+ * split_query: what the last migration did, or does; main thread, BQL
+ *
+ * The caller owns the result; NULL when memory was not split.
+ */
+RamSplitInfo *split_query(void);
+
+#endif
