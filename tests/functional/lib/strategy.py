@@ -21,6 +21,7 @@ class Strategy:
     mode: Optional[str] = None
     passes: Optional[int] = None
     background: Optional[bool] = None
+    split: Optional[Dict[str, Any]] = None
 
     def arguments(self) -> Dict[str, Any]:
         """For migrate-set-parameters"""
