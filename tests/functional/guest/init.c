@@ -26,6 +26,7 @@
  *   threads   number of writers
  *   load   *  1: write; 0: only heartbeats
  *   rate   *  MiB of pages that are dirtied in a second; 0: as fast as it goes
+ *   rounds *  how often a writer goes through its slice; 0: for ever
  *   write  *  bytes of a page that change with a write; 0: all of them
  *   random *  1: pages in random order; 0: one after the other
  *   read   *  static pages that are read and verified for each write
@@ -102,7 +103,7 @@ typedef struct Writer {
 /* Constant once the writers run, but for the atomic ones */
 static struct {
     unsigned long fill, ws, threads, text, beat;
-    _Atomic unsigned long load, rate, write, random, read;
+    _Atomic unsigned long load, rate, rounds, write, random, read;
 } conf = {
     .threads = 1, .beat = 20, .load = 1,
 };
@@ -271,6 +272,14 @@ static void writer_operation(Writer *w, size_t n)
     atomic_fetch_add(&w->ops, 1);
 }
 
+static bool writer_rests(Writer *w)
+{
+    unsigned long rounds = atomic_load(&conf.rounds);
+
+    return !atomic_load(&conf.load) ||
+           (rounds && atomic_load(&w->ops) >= rounds * w->count);
+}
+
 static void *writer_run(void *opaque)
 {
     Writer *w = opaque;
@@ -281,7 +290,7 @@ static void *writer_run(void *opaque)
     for (;;) {
         unsigned long rate = atomic_load(&conf.rate);
 
-        if (!atomic_load(&conf.load)) {
+        if (writer_rests(w)) {
             sleep_until(now + NAP_NS);
             due = now = now_ns();
             continue;
@@ -431,8 +440,9 @@ static bool set_parameter(const char *name, unsigned long value, bool running)
         { "fill", &conf.fill, NULL }, { "ws", &conf.ws, NULL },
         { "threads", &conf.threads, NULL }, { "text", &conf.text, NULL },
         { "beat", &conf.beat, NULL }, { "load", NULL, &conf.load },
-        { "rate", NULL, &conf.rate }, { "write", NULL, &conf.write },
-        { "random", NULL, &conf.random }, { "read", NULL, &conf.read },
+        { "rate", NULL, &conf.rate }, { "rounds", NULL, &conf.rounds },
+        { "write", NULL, &conf.write }, { "random", NULL, &conf.random },
+        { "read", NULL, &conf.read },
     };
 
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {

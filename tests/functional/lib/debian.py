@@ -104,9 +104,11 @@ class Apt:
             encoding='utf-8')
         self._run('apt-get', '-q', 'update', where=self.state)
 
-    def depends(self, package: str) -> List[str]:
-        """The names that @package depends on directly"""
-        answer = self._run('apt-cache', 'depends', package, where=self.state)
+    def depends(self, package: str, suite: str = '') -> List[str]:
+        """The names that @package, that of @suite, depends on directly"""
+        choice = ('--target-release', suite) if suite else ()
+        answer = self._run('apt-cache', *choice, 'depends', package,
+                           where=self.state)
         return [line.split(':', 1)[1].strip()
                 for line in answer.splitlines()
                 if line.strip().startswith('Depends:')]

@@ -58,6 +58,7 @@ class Load:
     threads: int = 1
     load: int = 1
     rate: int = 0
+    rounds: int = 0
     write: int = 0
     random: int = 0
     read: int = 0

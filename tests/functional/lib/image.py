@@ -53,11 +53,8 @@ def _fetch_kernel(where: Path) -> None:
         vmlinuz = next((tree / 'boot').glob('vmlinuz-*'))
         modules = Path(scratch) / 'modules'
         modules.mkdir()
-        for name in _with_dependencies(tree, MODULES):
-            (modules / f'{name[0]}.ko').write_bytes(name[1])
-        (modules / 'order').write_text(
-            ''.join(f'{name}.ko\n' for name, _ in
-                    _with_dependencies(tree, MODULES)), encoding='ascii')
+        for name, content in module_members(tree, MODULES).items():
+            (modules / name).write_bytes(content)
         shutil.rmtree(where / 'modules', ignore_errors=True)
         modules.rename(where / 'modules')
         (where / 'version').write_text(package.name + '\n', encoding='ascii')
@@ -91,6 +88,14 @@ def _with_dependencies(tree: Path,
     return order
 
 
+def module_members(tree: Path, wanted: Tuple[str, ...]) -> Dict[str, bytes]:
+    """Files of @wanted modules and, in "order", the order to load them in"""
+    found = _with_dependencies(tree, wanted)
+    members = {f'{name}.ko': content for name, content in found}
+    members['order'] = ''.join(f'{name}\n' for name in members).encode()
+    return members
+
+
 def _newc(name: str, mode: int, content: bytes = b'',
           device: Tuple[int, int] = (0, 0), inode: int = 0) -> bytes:
     """One member of a cpio archive of the kind that the kernel reads"""
@@ -102,7 +107,7 @@ def _newc(name: str, mode: int, content: bytes = b'',
     return header + content + b'\0' * (-len(content) % 4)
 
 
-def _archive(members: Dict[str, bytes]) -> bytes:
+def archive(members: Dict[str, bytes]) -> bytes:
     """The initramfs with @members, the directories they need and a console"""
     parts = [_newc('dev', stat.S_IFDIR | 0o755, inode=1),
              _newc('dev/console', stat.S_IFCHR | 0o600, device=(5, 1),
@@ -127,7 +132,7 @@ def _build_initrd(where: Path) -> None:
     members = {'init': (where / 'init').read_bytes()}
     for path in sorted((where / 'modules').iterdir()):
         members[f'modules/{path.name}'] = path.read_bytes()
-    (where / 'initramfs.new').write_bytes(_archive(members))
+    (where / 'initramfs.new').write_bytes(archive(members))
     (where / 'initramfs.new').rename(where / 'initramfs.cpio')
 
 

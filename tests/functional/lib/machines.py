@@ -12,7 +12,7 @@ from . import accel, image
 from .binary import Binary
 from .guest import Guest, Load
 from .tap import note
-from .vm import VM
+from .vm import HERE, PORTABLE_CPU, Host, VM
 
 
 # Speaks up when the kernel dies, and does without what takes time under TCG
@@ -31,14 +31,16 @@ class Machines:
     """Starts VMs that are alike and ends them all"""
 
     def __init__(self, binary: Binary, load: Load, memory: int = 512,
-                 smp: int = 1, extra: Tuple[str, ...] = ()):
+                 smp: int = 1, extra: Tuple[str, ...] = (),
+                 cpu: str = PORTABLE_CPU, accel_properties: str = ''):
         self.binary = binary
         self.load = load
         self.memory = memory
         self.smp = smp
         self.extra = extra
         self.image = image.ensure()
-        self.accel = accel.choose(binary, self.image)
+        self.cpu = cpu
+        self.accel = accel.choose(binary, self.image) + accel_properties
         self.guest = Guest(load.beat)
         self._all: List[VM] = []
         self._count = 0
@@ -64,31 +66,32 @@ class Machines:
         self.guest.close()
 
     def _add(self, name: str, binary: Optional[Binary],
-             extra: Tuple[str, ...]) -> VM:
+             extra: Tuple[str, ...], host: Host) -> VM:
         self._count += 1
         machine = VM(binary or self.binary, f'{name}-{self._count}',
                      self.accel, self.memory, self.smp,
                      # What the guest boots from is part of the machine:
                      # fw_cfg's contents migrate.
                      extra=(*boot_args(self.image, self.load), *self.extra,
-                            *extra))
+                            *extra), cpu=self.cpu, host=host)
         self._all.append(machine)
         self.guest.attach(machine)
         machine.launch()
         return machine
 
     def start(self, binary: Optional[Binary] = None,
-              wait: bool = True) -> VM:
+              wait: bool = True, host: Host = HERE) -> VM:
         """Boot the guest"""
-        machine = self._add('source', binary, ())
+        machine = self._add('source', binary, (), host)
         self.guest.runs_in(machine)
         if wait:
             self.guest.wait_ready()
         return machine
 
-    def expect(self, binary: Optional[Binary] = None) -> VM:
+    def expect(self, binary: Optional[Binary] = None,
+               host: Host = HERE) -> VM:
         """A VM that waits for a migration, to be told where from"""
-        return self._add('destination', binary, ('-incoming', 'defer'))
+        return self._add('destination', binary, ('-incoming', 'defer'), host)
 
     def end(self, machine: VM) -> None:
         """End one of the VMs"""

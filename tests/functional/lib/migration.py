@@ -144,10 +144,11 @@ class Migration:
     def listen(self) -> str:
         """Have the destination listen, return where to"""
         if self.settings.transport == 'tcp':
-            self.destination.cmd('migrate-incoming', uri='tcp:127.0.0.1:0')
+            address = self.destination.address
+            self.destination.cmd('migrate-incoming', uri=f'tcp:{address}:0')
             answer = self.destination.migration()
             port = answer['socket-address'][0]['port']
-            return f'tcp:127.0.0.1:{port}'
+            return f'tcp:{address}:{port}'
         Migration._count += 1
         path = paths.scratch() / f'm{os.getpid()}-{Migration._count}.sock'
         Path(path).unlink(missing_ok=True)

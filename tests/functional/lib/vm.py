@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import socket
-from typing import Any, Dict, List, Optional, Set, Tuple, cast
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple, cast
 
 from . import paths
 from .binary import Binary
@@ -26,7 +26,8 @@ from qemu.machine.machine import (  # noqa: E402
 from qemu.qmp import ExecuteError  # noqa: E402
 
 
-__all__ = ['ExecuteError', 'QEMUMachineError', 'QMPDict', 'VM']
+__all__ = ['ExecuteError', 'HERE', 'Host', 'PORTABLE_CPU', 'QEMUMachineError',
+           'QMPDict', 'VM']
 
 QMPDict = Dict[str, Any]
 # A busy host is slow, a hung QEMU answers never: be generous.
@@ -34,27 +35,47 @@ MONITOR_TIMEOUT = 60
 # setsid and setpriv replace themselves: the process stays the one we started
 WRAPPER = ('setsid', 'setpriv', '--pdeathsig', 'KILL')
 
+# A model that every host and both binaries can do
+PORTABLE_CPU = 'qemu64'
+
 # That a QEMU died is told by whoever needed it.
 logging.getLogger('qemu.machine').setLevel(logging.ERROR)
+
+
+class Host(NamedTuple):
+    """
+    Where a QEMU runs: by which command, and its address for migrations
+
+    What is in @wrapper must replace itself with the command that follows it.
+    """
+    wrapper: Tuple[str, ...] = ()
+    address: str = '127.0.0.1'
+
+
+HERE = Host()
 
 
 class VM(QEMUMachine):
     """
     A QEMU that runs the test guest or waits for one
 
+    @accel is what -accel takes, properties included.
     @serial is our end of the serial line; whoever reads it takes it over by
     take_serial() and closes it.
     """
 
     def __init__(self, binary: Binary, name: str, accel: str = 'tcg',
                  memory: int = 512, smp: int = 1,
-                 machine: str = 'q35', extra: Tuple[str, ...] = ()):
-        super().__init__(str(binary.path), wrapper=self._prefix(binary),
+                 machine: str = 'q35', extra: Tuple[str, ...] = (),
+                 cpu: str = PORTABLE_CPU, host: Host = HERE):
+        super().__init__(str(binary.path),
+                         wrapper=host.wrapper + self._prefix(binary),
                          name=name, base_temp_dir=str(paths.scratch()),
                          qmp_timer=MONITOR_TIMEOUT)
         self.binary_used = binary
         self.label = name
-        self.set_machine(f'{machine},accel={accel}')
+        self.address = host.address
+        self.set_machine(machine)
         ours, theirs = socket.socketpair()
         self.serial: Optional[socket.socket] = ours
         self._serial_child: Optional[socket.socket] = theirs
@@ -62,8 +83,7 @@ class VM(QEMUMachine):
         self.add_args(*binary.firmware_args(), '-nodefaults',
                       '-name', f'{name},debug-threads=on',
                       '-no-user-config',
-                      # A model that every host and both binaries can do
-                      '-cpu', 'qemu64',
+                      '-accel', accel, '-cpu', cpu,
                       '-m', f'{memory}M', '-smp', str(smp),
                       '-chardev', f'socket,id=serial,fd={theirs.fileno()}',
                       '-serial', 'chardev:serial', *extra)
