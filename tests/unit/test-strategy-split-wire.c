@@ -198,6 +198,10 @@ static void fill_layout(SplitLayout *l)
         set_bit(i, l->blocks[0].local);
     }
     set_bit(2, l->blocks[1].local);
+    /* Extents 0, 1 and 3 have a host */
+    for (unsigned i = 1; i < 500; i += 3) {
+        set_bit(i, l->blocks[0].remote);
+    }
     memcpy(l->blocks[0].host, "\0\1\xff\1", 4);
     l->last_version = 77;
 }
@@ -206,6 +210,8 @@ static bool same_layout(const SplitLayout *a, const SplitLayout *b)
 {
     return bitmap_equal(a->blocks[0].local, b->blocks[0].local, 1000) &&
            bitmap_equal(a->blocks[1].local, b->blocks[1].local, 3) &&
+           bitmap_equal(a->blocks[0].remote, b->blocks[0].remote, 1000) &&
+           bitmap_equal(a->blocks[1].remote, b->blocks[1].remote, 3) &&
            !memcmp(a->blocks[0].host, b->blocks[0].host, 4) &&
            !memcmp(a->blocks[1].host, b->blocks[1].host, 1);
 }
@@ -227,7 +233,11 @@ static void test_map(void)
         g_autoptr(GByteArray) a = split_wire_put_local(
             l, local[i].block, local[i].first, local[i].n);
 
+        g_autoptr(GByteArray) b = split_wire_put_remote(
+            l, local[i].block, local[i].first, local[i].n);
+
         g_assert_true(split_wire_get_local(m, a->data, a->len, &error_abort));
+        g_assert_true(split_wire_get_remote(m, b->data, b->len, &error_abort));
     }
     for (size_t i = 0; i < ARRAY_SIZE(extents); i++) {
         g_autoptr(GByteArray) a = split_wire_put_extents(
@@ -251,7 +261,7 @@ static void test_map_fixed(void)
     }, extents[] = {
         0, 0, 0, 0,  0, 0, 0, 2,  0, 0, 0, 0, 0, 0, 0, 1,  1, 0xff,
     }, commit[] = {
-        0, 0, 0, 0, 0, 0, 1, 0x4f,  0, 0, 0, 0, 0, 0, 0, 3,
+        0, 0, 0, 0, 0, 0, 1, 0x4f,  0, 0, 0, 0, 0, 0, 0, 167,
         0, 0, 0, 0, 0, 0, 0, 77,
     };
     g_autoptr(SplitLayout) l = make_layout();
@@ -358,6 +368,60 @@ static void test_map_refused(void)
     assert_chunk_refused(split_wire_get_local, tail->data, tail->len, "bits");
 }
 
+/* Longer than a message may be, in a block that has as many pages */
+static void test_map_too_long(void)
+{
+    g_autoptr(SplitSetup) s = make_setup();
+    g_autoptr(SplitLayout) l = NULL;
+    g_autofree uint8_t *buf = g_malloc0(SPLIT_WIRE_MAX_LEN);
+    uint32_t pages = SPLIT_WIRE_MAX_PAGES + 64;
+    uint32_t extents = SPLIT_WIRE_MAX_EXTENTS + 1;
+
+    s->blocks[0].pages = (uint64_t)SPLIT_WIRE_MAX_EXTENTS * 2 *
+                         SPLIT_EXTENT_PAGES;
+    l = split_layout_new(s);
+    stl_be_p(buf + 4, pages - 64);
+    g_assert_true(split_wire_get_local(l, buf, SPLIT_WIRE_CHUNK_LEN +
+                                       pages / 8 - 8, &error_abort));
+    stl_be_p(buf + 4, pages);
+    g_assert_false(split_wire_get_local(l, buf, SPLIT_WIRE_CHUNK_LEN +
+                                        pages / 8, NULL));
+    g_assert_false(split_wire_get_remote(l, buf, SPLIT_WIRE_CHUNK_LEN +
+                                         pages / 8, NULL));
+    stl_be_p(buf + 4, extents - 1);
+    g_assert_true(get_extents(l, buf, SPLIT_WIRE_CHUNK_LEN + extents - 1,
+                              &error_abort));
+    stl_be_p(buf + 4, extents);
+    g_assert_false(get_extents(l, buf, SPLIT_WIRE_CHUNK_LEN + extents, NULL));
+}
+
+static void assert_commit_refused(SplitLayout *l, const char *named)
+{
+    uint8_t buf[SPLIT_WIRE_COMMIT_LEN];
+    Error *err = NULL;
+
+    split_wire_put_commit(l, buf);
+    g_assert_false(split_wire_get_commit(l, buf, sizeof(buf), &err));
+    g_assert_nonnull(strstr(error_get_pretty(err), named));
+    error_free(err);
+}
+
+/* Totals that are right, of a map that is not */
+static void test_places_refused(void)
+{
+    g_autoptr(SplitLayout) l = make_layout();
+
+    fill_layout(l);
+    set_bit(3, l->blocks[0].remote);
+    assert_commit_refused(l, "two places");
+    clear_bit(3, l->blocks[0].remote);
+    set_bit(767, l->blocks[0].remote);
+    assert_commit_refused(l, "without a memory host");
+    clear_bit(767, l->blocks[0].remote);
+    set_bit(0, l->blocks[1].remote);
+    assert_commit_refused(l, "without a memory host");
+}
+
 static void test_commit_refused(void)
 {
     g_autoptr(SplitLayout) l = make_layout();
@@ -392,6 +456,8 @@ int main(int argc, char **argv)
     g_test_add_func("/strategy/split/wire/map", test_map);
     g_test_add_func("/strategy/split/wire/map/fixed", test_map_fixed);
     g_test_add_func("/strategy/split/wire/map/refused", test_map_refused);
+    g_test_add_func("/strategy/split/wire/map/too-long", test_map_too_long);
+    g_test_add_func("/strategy/split/wire/commit/places", test_places_refused);
     g_test_add_func("/strategy/split/wire/commit/refused", test_commit_refused);
     return g_test_run();
 }

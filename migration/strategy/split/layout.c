@@ -70,6 +70,7 @@ SplitLayout *split_layout_new(const SplitSetup *s)
 
         b->pages = s->blocks[i].pages;
         b->local = bitmap_new(b->pages);
+        b->remote = bitmap_new(b->pages);
         b->host = g_malloc(extents);
         memset(b->host, SPLIT_HOST_NONE, extents);
     }
@@ -85,6 +86,7 @@ void split_layout_free(SplitLayout *l)
     }
     for (i = 0; i < l->n_blocks; i++) {
         g_free(l->blocks[i].local);
+        g_free(l->blocks[i].remote);
         g_free(l->blocks[i].host);
     }
     g_free(l->blocks);
@@ -98,6 +100,17 @@ uint64_t split_layout_local(const SplitLayout *l)
 
     for (i = 0; i < l->n_blocks; i++) {
         n += bitmap_count_one(l->blocks[i].local, l->blocks[i].pages);
+    }
+    return n;
+}
+
+uint64_t split_layout_remote(const SplitLayout *l)
+{
+    uint64_t n = 0;
+    unsigned i;
+
+    for (i = 0; i < l->n_blocks; i++) {
+        n += bitmap_count_one(l->blocks[i].remote, l->blocks[i].pages);
     }
     return n;
 }

@@ -58,11 +58,12 @@ typedef struct SplitSetup {
 typedef struct SplitBlockLayout {
     uint64_t pages;
     /*
-     * Set: the content came on the main stream.  Clear: the memory host of
-     * the extent has it; if there is none, or the host says ABSENT, the page
-     * is all zeroes.
+     * A page whose bit is set in @local came on the main stream; if it is set
+     * in @remote, the memory host of its extent has it.  In neither: it is
+     * all zeroes.  Never in both.
      */
     unsigned long *local;
+    unsigned long *remote;
     uint8_t *host;              /* index into SplitSetup.hosts per extent */
 } SplitBlockLayout;
 
@@ -89,8 +90,9 @@ SplitSetup *split_setup_clone(const SplitSetup *s);
 SplitLayout *split_layout_new(const SplitSetup *s);
 void split_layout_free(SplitLayout *l);
 
-/* split_layout_local: number of pages that are local */
+/* split_layout_local, _remote: number of such pages */
 uint64_t split_layout_local(const SplitLayout *l);
+uint64_t split_layout_remote(const SplitLayout *l);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SplitSetup, split_setup_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SplitLayout, split_layout_free)

@@ -198,7 +198,8 @@ int split_route(RAMBlock *rb, ram_addr_t offset)
     } else {
         ret = send_page(s, b, page, was_remote);
     }
-    if (test_bit(b->base + page, s->placement->main) != was_main) {
+    if (test_bit(b->base + page, s->placement->main) != was_main ||
+        test_bit(b->base + page, s->placement->remote) != was_remote) {
         changed(b, page);
     }
     return ret;

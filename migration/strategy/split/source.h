@@ -43,7 +43,7 @@ typedef struct SplitSource {
      * well: they may be a moment old.
      */
     Placement *placement;
-    SplitLayout *layout;        /* its local maps are placement->main */
+    SplitLayout *layout;        /* its maps are the placement's */
     SplitSourceHost *hosts;     /* setup->n_hosts */
     unsigned last_block;        /* the one of the last page */
     uint64_t version;

@@ -74,6 +74,7 @@ static void source_free(SplitSource *s, bool end)
         g_free(s->blocks[i].changed);
         if (s->layout) {
             s->layout->blocks[i].local = NULL;
+            s->layout->blocks[i].remote = NULL;
         }
     }
     split_layout_free(s->layout);
@@ -166,9 +167,12 @@ static bool source_start(SplitSource *s, const RamSplit *config, Error **errp)
     }
     s->layout = split_layout_new(s->setup);
     for (unsigned i = 0; i < s->n_blocks; i++) {
-        g_free(s->layout->blocks[i].local);
-        s->layout->blocks[i].local = s->placement->main +
-                                     BIT_WORD(s->blocks[i].base);
+        SplitBlockLayout *b = &s->layout->blocks[i];
+
+        g_free(b->local);
+        g_free(b->remote);
+        b->local = s->placement->main + BIT_WORD(s->blocks[i].base);
+        b->remote = s->placement->remote + BIT_WORD(s->blocks[i].base);
     }
     if (s->setup->tls) {
         creds = find_creds(errp);
@@ -279,12 +283,16 @@ static uint64_t put_map_part(QEMUFile *f, SplitSource *s, SplitSourceBlock *b,
     uint64_t first = chunk * SPLIT_CHUNK_PAGES;
     uint64_t n = MIN(b->pages, end * SPLIT_CHUNK_PAGES) - first;
     g_autoptr(GByteArray) local = NULL;
+    g_autoptr(GByteArray) remote = NULL;
     g_autoptr(GByteArray) extents = NULL;
 
     bitmap_clear(b->changed, chunk, end - chunk);
     local = split_wire_put_local(s->layout, b - s->blocks, first, n);
     strategy_message_put(f, STRATEGY_MSG_SPLIT_LOCAL, STRATEGY_MSG_REQUIRED,
                          local->data, local->len);
+    remote = split_wire_put_remote(s->layout, b - s->blocks, first, n);
+    strategy_message_put(f, STRATEGY_MSG_SPLIT_REMOTE, STRATEGY_MSG_REQUIRED,
+                         remote->data, remote->len);
     extents = split_wire_put_extents(s->layout, b - s->blocks,
                                      first / SPLIT_EXTENT_PAGES,
                                      split_extents(n));

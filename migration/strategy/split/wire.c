@@ -261,8 +261,9 @@ GByteArray *split_wire_put_extents(const SplitLayout *l, unsigned block,
     return a;
 }
 
-GByteArray *split_wire_put_local(const SplitLayout *l, unsigned block,
-                                 uint64_t first, uint32_t n)
+static GByteArray *put_pages(const SplitLayout *l, unsigned block,
+                             const unsigned long *map, uint64_t first,
+                             uint32_t n)
 {
     unsigned words = DIV_ROUND_UP(n, 64);
     GByteArray *a = put_chunk(block, first, n, words * 8);
@@ -272,10 +273,22 @@ GByteArray *split_wire_put_local(const SplitLayout *l, unsigned block,
     assert(n && n <= SPLIT_WIRE_MAX_PAGES);
     assert(first % SPLIT_WIRE_PAGE_ALIGN == 0);
     assert(first + n <= l->blocks[block].pages);
-    bitmap_copy(bits, l->blocks[block].local + BIT_WORD(first), n);
+    bitmap_copy(bits, map + BIT_WORD(first), n);
     bitmap_to_le(le, bits, words * 64);
     memcpy(a->data + SPLIT_WIRE_CHUNK_LEN, le, words * 8);
     return a;
+}
+
+GByteArray *split_wire_put_local(const SplitLayout *l, unsigned block,
+                                 uint64_t first, uint32_t n)
+{
+    return put_pages(l, block, l->blocks[block].local, first, n);
+}
+
+GByteArray *split_wire_put_remote(const SplitLayout *l, unsigned block,
+                                  uint64_t first, uint32_t n)
+{
+    return put_pages(l, block, l->blocks[block].remote, first, n);
 }
 
 typedef struct Chunk {
@@ -320,7 +333,7 @@ bool split_wire_get_extents(SplitLayout *l, unsigned n_hosts,
         return false;
     }
     if (!within(c.first, c.n, split_extents(l->blocks[c.block].pages)) ||
-        c.n != c.bytes) {
+        c.n != c.bytes || c.n > SPLIT_WIRE_MAX_EXTENTS) {
         return refuse(errp, "extents beyond a RAM block");
     }
     for (uint32_t i = 0; i < c.n; i++) {
@@ -332,9 +345,10 @@ bool split_wire_get_extents(SplitLayout *l, unsigned n_hosts,
     return true;
 }
 
-bool split_wire_get_local(SplitLayout *l, const uint8_t *buf, size_t len,
-                          Error **errp)
+static bool get_pages(SplitLayout *l, bool remote, const uint8_t *buf,
+                      size_t len, Error **errp)
 {
+    unsigned long *map;
     g_autofree unsigned long *bits = NULL;
     g_autofree unsigned long *le = NULL;
     unsigned words;
@@ -347,6 +361,7 @@ bool split_wire_get_local(SplitLayout *l, const uint8_t *buf, size_t len,
     pages = l->blocks[c.block].pages;
     words = DIV_ROUND_UP(c.n, 64);
     if (!within(c.first, c.n, pages) || words * 8ULL != c.bytes ||
+        c.n > SPLIT_WIRE_MAX_PAGES ||
         c.first % SPLIT_WIRE_PAGE_ALIGN ||
         (c.n % SPLIT_WIRE_PAGE_ALIGN && c.first + c.n != pages)) {
         return refuse(errp, "pages beyond a RAM block");
@@ -358,29 +373,47 @@ bool split_wire_get_local(SplitLayout *l, const uint8_t *buf, size_t len,
     if (find_next_bit(bits, words * 64, c.n) < words * 64) {
         return refuse(errp, "bits that stand for no page");
     }
-    bitmap_copy(l->blocks[c.block].local + BIT_WORD(c.first), bits, c.n);
+    map = remote ? l->blocks[c.block].remote : l->blocks[c.block].local;
+    bitmap_copy(map + BIT_WORD(c.first), bits, c.n);
     return true;
 }
 
-static uint64_t count_extents(const SplitLayout *l)
+bool split_wire_get_local(SplitLayout *l, const uint8_t *buf, size_t len,
+                          Error **errp)
 {
-    uint64_t n = 0;
+    return get_pages(l, false, buf, len, errp);
+}
 
-    for (unsigned i = 0; i < l->n_blocks; i++) {
-        const SplitBlockLayout *b = &l->blocks[i];
-
-        for (uint64_t e = 0; e < split_extents(b->pages); e++) {
-            n += b->host[e] != SPLIT_HOST_NONE;
-        }
-    }
-    return n;
+bool split_wire_get_remote(SplitLayout *l, const uint8_t *buf, size_t len,
+                           Error **errp)
+{
+    return get_pages(l, true, buf, len, errp);
 }
 
 void split_wire_put_commit(const SplitLayout *l, uint8_t *buf)
 {
     stq_be_p(buf, split_layout_local(l));
-    stq_be_p(buf + 8, count_extents(l));
+    stq_be_p(buf + 8, split_layout_remote(l));
     stq_be_p(buf + 16, l->last_version);
+}
+
+/* Is each page in one place, which exists? */
+static bool check_places(const SplitBlockLayout *b, Error **errp)
+{
+    uint64_t page = find_first_bit(b->remote, b->pages);
+
+    if (bitmap_intersects(b->local, b->remote, b->pages)) {
+        return refuse(errp, "a page in two places");
+    }
+    while (page < b->pages) {
+        if (b->host[page / SPLIT_EXTENT_PAGES] == SPLIT_HOST_NONE) {
+            return refuse(errp, "a remote page without a memory host");
+        }
+        /* The next extent */
+        page = find_next_bit(b->remote, b->pages,
+                             ROUND_UP(page + 1, SPLIT_EXTENT_PAGES));
+    }
+    return true;
 }
 
 bool split_wire_get_commit(SplitLayout *l, const uint8_t *buf, size_t len,
@@ -390,8 +423,13 @@ bool split_wire_get_commit(SplitLayout *l, const uint8_t *buf, size_t len,
         return refuse(errp, "an end of the map of an impossible size");
     }
     if (ldq_be_p(buf) != split_layout_local(l) ||
-        ldq_be_p(buf + 8) != count_extents(l)) {
+        ldq_be_p(buf + 8) != split_layout_remote(l)) {
         return refuse(errp, "the map has not arrived as it was sent");
+    }
+    for (unsigned i = 0; i < l->n_blocks; i++) {
+        if (!check_places(&l->blocks[i], errp)) {
+            return false;
+        }
     }
     if (ldq_be_p(buf + 16) == UINT64_MAX) {
         return refuse(errp, "no version is left");
