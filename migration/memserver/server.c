@@ -107,7 +107,7 @@ static void *janitor_main(void *opaque)
     int64_t last = g_get_monotonic_time() / 1000;
     MsFrameCache cache;
 
-    ms_frame_cache_init(&cache, server->slab);
+    ms_frame_cache_init(&cache, server->slab, true);
     for (;;) {
         int64_t now;
         bool stop;
@@ -444,7 +444,7 @@ void ms_server_free(MsServer *server)
     for (i = 0; i < server->nthreads; i++) {
         ms_thread_cleanup(&server->threads[i]);
     }
-    ms_frame_cache_init(&cache, server->slab);
+    ms_frame_cache_init(&cache, server->slab, true);
     ms_sessions_destroy(&server->sessions, &cache);
     ms_frame_cache_drain(&cache);
     ms_slab_free(server->slab);

@@ -349,7 +349,7 @@ static void cache_shrink(MsFrameCache *cache, unsigned keep)
                 unmap[n++] = frame_chunk(frame);
             }
         }
-        dirty = slab_is_dirty(slab);
+        dirty = slab_is_dirty(slab) && !cache->bulk;
     }
     while (n) {
         munmap(unmap[--n], MS_CHUNK_SIZE);
@@ -359,9 +359,10 @@ static void cache_shrink(MsFrameCache *cache, unsigned keep)
     }
 }
 
-void ms_frame_cache_init(MsFrameCache *cache, MsSlab *slab)
+void ms_frame_cache_init(MsFrameCache *cache, MsSlab *slab, bool bulk)
 {
     cache->slab = slab;
+    cache->bulk = bulk;
     cache->n = 0;
 }
 
@@ -369,6 +370,9 @@ void ms_frame_cache_drain(MsFrameCache *cache)
 {
     if (cache->n) {
         cache_shrink(cache, 0);
+    }
+    while (cache->bulk && slab_trim(cache->slab)) {
+        /* one chunk after the other */
     }
 }
 

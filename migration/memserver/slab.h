@@ -38,6 +38,7 @@ typedef struct MsSlab MsSlab;
 /* Frames that one thread has at hand without taking the slab's lock */
 typedef struct MsFrameCache {
     MsSlab *slab;
+    bool bulk;                  /* see ms_frame_cache_init() */
     unsigned n;
     void *frames[MS_FRAME_CACHE_SIZE];
 } MsFrameCache;
@@ -57,7 +58,13 @@ void ms_slab_free(MsSlab *slab);
 
 void ms_slab_stats(MsSlab *slab, MsSlabStats *stats);
 
-void ms_frame_cache_init(MsFrameCache *cache, MsSlab *slab);
+/**
+ * ms_frame_cache_init:
+ * @bulk: for one that mostly frees, much at a time.  What is left of chunks is
+ *        given back to the system when the cache is drained, and not before:
+ *        most of them will be empty then.
+ */
+void ms_frame_cache_init(MsFrameCache *cache, MsSlab *slab, bool bulk);
 
 /**
  * ms_frame_cache_drain: give all frames in the cache back to the slab

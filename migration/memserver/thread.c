@@ -361,7 +361,7 @@ bool ms_thread_init(MsThread *thread, MsServer *server, unsigned index,
     QTAILQ_INIT(&thread->conns);
     QTAILQ_INIT(&thread->ready);
     QTAILQ_INIT(&thread->strangers);
-    ms_frame_cache_init(&thread->cache, server->slab);
+    ms_frame_cache_init(&thread->cache, server->slab, false);
     thread->epfd = epoll_create1(EPOLL_CLOEXEC);
     if (thread->epfd < 0) {
         error_setg_errno(errp, errno, "cannot create an epoll instance");

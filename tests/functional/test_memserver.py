@@ -386,6 +386,7 @@ def test_help(_):
     text = run('--help')
     for option in ('--listen', '--max-memory', '--session-quota',
                    '--session-expiry', '--threads', '--object', '--tls-creds',
+                   '--session-connections', '--remote-status',
                    '--tls-authz', '--daemonize', '--pid-file', '--status',
                    '--selftest'):
         assert option in text, option

@@ -30,7 +30,7 @@ static void on_dying(void *opaque)
 static void setup(Fixture *f, uint64_t max_pages, uint64_t quota)
 {
     f->slab = ms_slab_new();
-    ms_frame_cache_init(&f->cache, f->slab);
+    ms_frame_cache_init(&f->cache, f->slab, false);
     f->dying = 0;
     ms_sessions_init(&f->table, max_pages, quota, 3, 4, on_dying, f);
 }

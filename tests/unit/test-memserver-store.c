@@ -67,7 +67,7 @@ static MsPut add_block(Fixture *f, uint16_t id, uint64_t pages,
 static void setup(Fixture *f, uint64_t limit, uint64_t pages)
 {
     f->slab = ms_slab_new();
-    ms_frame_cache_init(&f->cache, f->slab);
+    ms_frame_cache_init(&f->cache, f->slab, false);
     f->account = (MsAccount) { .limit = limit };
     f->charged = &f->account;
     f->store = ms_store_new(&f->account);
@@ -405,6 +405,31 @@ static void test_memory(void)
     teardown(&f);
 }
 
+/* One that frees much leaves trimming to the end, and then does it */
+static void test_bulk(void)
+{
+    const uint64_t pages = 16384;
+    MsFrameCache bulk;
+    MsSlabStats stats;
+    Fixture f;
+    uint64_t i;
+
+    setup(&f, UINT64_MAX, pages);
+    ms_frame_cache_init(&bulk, f.slab, true);
+    for (i = 0; i < pages; i++) {
+        put(&f, i * 7919 % pages, 1, false, &(uint32_t) { 0 });
+    }
+    for (i = 0; i < pages; i += 2) {
+        ms_store_drop(f.store, &bulk, f.block, i, 1, 2);
+    }
+    ms_slab_stats(f.slab, &stats);
+    g_assert_cmpuint(stats.dirty, >, pages / 2 - 2 * MS_FRAME_CACHE_SIZE);
+    ms_frame_cache_drain(&bulk);
+    ms_slab_stats(f.slab, &stats);
+    g_assert_cmpuint(stats.dirty, <=, 2048 + stats.used / 64);
+    teardown(&f);
+}
+
 typedef struct Racer {
     Fixture *f;
     QemuThread thread;
@@ -424,7 +449,7 @@ static void *racer_main(void *opaque)
     GRand *rand = g_rand_new_with_seed(r->id);
     unsigned i;
 
-    ms_frame_cache_init(&own.cache, own.slab);
+    ms_frame_cache_init(&own.cache, own.slab, false);
     for (i = 1; i < 6000; i++) {
         uint64_t page = g_rand_int_range(rand, 0, N);
         MsWalk walk = { 0 };
@@ -484,6 +509,7 @@ int main(int argc, char **argv)
     g_test_add_func("/memserver/store/accounts", test_accounts);
     g_test_add_func("/memserver/store/blocks", test_blocks);
     g_test_add_func("/memserver/store/memory", test_memory);
+    g_test_add_func("/memserver/store/bulk", test_bulk);
     g_test_add_func("/memserver/store/threads", test_threads);
     return g_test_run();
 }
