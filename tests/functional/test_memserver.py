@@ -587,6 +587,26 @@ def test_end_in_the_middle(folder):
                 assert error.fatal
                 other.close()
         assert len(server.status()['sessions']) == 1
+        # busy writing: the first that it hears is that this is the end
+        for _ in range(20):
+            session = uuid.uuid4()
+            with server.create(session) as peer, \
+                    server.join(session) as busy:
+                puts = message(PUT, entry(1, 1, flags=ZERO), count=1) * 1000
+                thread = threading.Thread(target=send_until_closed,
+                                          args=(busy, puts))
+                thread.start()
+                peer.sync()
+                peer.end()
+                assert busy.refused(11, busy.next_message).fatal
+                thread.join()
+
+
+def send_until_closed(peer, data):
+    """As much as it takes"""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while True:
+            peer.sock.sendall(data)
 
 
 def test_end_with_lazy_readers(folder):
@@ -917,6 +937,21 @@ def test_full(folder):
             peer.put({1000: page})
             peer.sync()
             assert peer.get([1000]) == [(page, 1)]
+
+
+def test_put_whole(folder):
+    """A PUT for which there is no room takes no effect, not even in part"""
+    with Server(folder, '--max-memory', '1M') as server, \
+            server.join(uuid.uuid4(), flags=CREATE) as peer:
+        peer.block(pages=1 << 17)
+        # Room for the pages, but not for what must be known of each
+        pages = {i * 256: bytes([1]) * PAGE for i in range(150)}
+        peer.put(pages)
+        error = peer.refused(5, peer.sync)
+        assert not error.fatal
+        body = peer.next_message()[4]
+        assert struct.unpack('>5Q', body) == (0, 0, 0, 150, 0)
+        assert peer.get(list(pages)) == [(ABSENT, 0)] * 150
 
 
 def test_race_for_memory(folder):
