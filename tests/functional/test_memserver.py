@@ -677,6 +677,7 @@ def test_epochs(folder):
         with server.create(session, epoch=3) as old:
             page = os.urandom(PAGE)
             old.put({1: page})
+            old.sync()
             # half a page is on its way when it happens
             half = server.join(session, epoch=3)
             data = message(PUT, entry(1, 9) + bytes([1]) * PAGE, count=1)
