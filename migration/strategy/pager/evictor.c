@@ -1,0 +1,554 @@
+/*
+ * Remote pager: the thread that makes room
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Moves victims to the staging area, writes those that their host does not
+ * have, and gives back the memory of the oldest that it has.  UFFDIO_MOVE
+ * takes a page away from the guest and from whoever is about to write to it
+ * in one step, and refuses pages that are pinned for DMA.
+ *
+ * Rejected: to write-protect, copy and discard where there is no UFFDIO_MOVE
+ * (before Linux 6.8).  It does not see what devices write through pinned
+ * pages, it makes this thread read guest memory, which may be gone under its
+ * hands, and each page that is discarded is an event that the fault thread
+ * has to read.
+ */
+#include "qemu/osdep.h"
+#include <sys/mman.h>
+#include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "migration/pagelink.h"
+#include "engine-int.h"
+#include "uffd.h"
+#include "../trace.h"
+
+/*
+ * Nothing helped: a page may just be in use, which is over soon.  When it goes
+ * on, pages are pinned, or hosts full or gone.
+ */
+#define PAUSE_MS        5
+#define STUCK_NS        (100 * 1000000LL)
+
+typedef struct Victim {
+    uint64_t page;
+    bool clean;
+    bool zero;
+    int err;
+} Victim;
+
+/* Pages on their way to a host */
+typedef struct Parcel {
+    unsigned n;
+    bool refused;
+    uint64_t slot[PAGER_EVICT_BATCH];
+    uint64_t page[PAGER_EVICT_BATCH];
+    PageLinkPage pages[PAGER_EVICT_BATCH];
+} Parcel;
+
+typedef struct Evictor {
+    PagerEngine *e;
+    Parcel *parcels;            /* per host */
+    uint64_t unsafe;            /* no slot before this one is UNSAFE */
+    int64_t in_vain;            /* since when nothing helped, ns; or 0 */
+} Evictor;
+
+/* Lock held */
+static bool pressure(const PagerEngine *e)
+{
+    return !e->gathering && pager_used(e) + e->headroom > e->limit;
+}
+
+/* Pages in the regions beyond their share.  Lock held. */
+static uint64_t surplus(const PagerEngine *e)
+{
+    uint64_t share = e->limit - e->staging_limit - e->headroom;
+    uint64_t have = e->local + e->fetching;
+
+    return have > share ? have - share : 0;
+}
+
+/* Choose victims and take them.  Lock held. */
+static unsigned choose(PagerEngine *e, Victim *v)
+{
+    uint64_t room = e->staging_limit + PAGER_EVICT_BATCH -
+                    MIN(pager_staging_used(&e->staging),
+                        e->staging_limit + PAGER_EVICT_BATCH);
+    uint64_t want = MIN(MIN(surplus(e), room), PAGER_EVICT_BATCH);
+    unsigned n = 0;
+    uint64_t page;
+
+    while (n < want && pager_policy_victim(e->policy, &page)) {
+        uint8_t state = pg_state(e, page);
+
+        if (state == PG_CLEAN || state == PG_DIRTY) {
+            v[n++] = (Victim) { .page = page, .clean = state == PG_CLEAN };
+            pg_set(e, page, state == PG_CLEAN ? PG_EVICT_CLEAN :
+                                                PG_EVICT_DIRTY);
+        }
+        /* Others were removed, or are added again by whoever has them */
+    }
+    return n;
+}
+
+static int compare_victims(const void *a, const void *b)
+{
+    const Victim *x = a, *y = b;
+
+    return x->page < y->page ? -1 : x->page > y->page;
+}
+
+/* Move pages [i, j), which lie side by side, to slots from @slot on */
+static void move_run(PagerEngine *e, Victim *v, unsigned i, unsigned j,
+                     uint64_t slot)
+{
+    while (i < j) {
+        ssize_t n = pager_uffd_move(e->staging_uffd,
+                                    pager_staging_data(&e->staging, slot),
+                                    pager_address(e, v[i].page), j - i);
+
+        if (n > 0) {
+            i += n;
+            slot += n;
+        } else {
+            v[i++].err = n;
+            slot++;
+        }
+    }
+}
+
+static void take_away(PagerEngine *e, Victim *v, unsigned n, uint64_t slot)
+{
+    unsigned i, j;
+
+    for (i = 0; i < n; i = j) {
+        j = i + 1;
+        while (j < n && v[j].page == v[j - 1].page + 1 &&
+               (slot + j) % e->staging.n &&
+               pager_place_of_page(e, v[j].page) ==
+               pager_place_of_page(e, v[i].page)) {
+            j++;
+        }
+        move_run(e, v, i, j, slot + i);
+    }
+    for (i = 0; i < n; i++) {
+        v[i].zero = !v[i].err && !v[i].clean &&
+                    buffer_is_zero(pager_staging_data(&e->staging, slot + i),
+                                   PAGELINK_PAGE_SIZE);
+    }
+}
+
+/* @v was not taken away: EBUSY, most likely.  Lock held. */
+static void keep(PagerEngine *e, const Victim *v)
+{
+    if (e->state[v->page] & PG_REMOVED || v->err == -ENOENT) {
+        e->local--;
+        pg_set(e, v->page, PG_ZERO);
+        pager_drop(e, v->page);
+        return;
+    }
+    e->info.busy++;
+    pg_set(e, v->page, v->clean ? PG_CLEAN : PG_DIRTY);
+    pager_policy_add(e->policy, v->page, PAGER_POLICY_SOFT);
+}
+
+/* @v is in slot @i now.  Lock held. */
+static void stage(PagerEngine *e, const Victim *v, uint64_t i)
+{
+    PagerSlot *slot = pager_staging_slot(&e->staging, i);
+    bool stored = e->state[v->page] & PG_STORED;
+    bool removed = e->state[v->page] & PG_REMOVED;
+
+    e->local--;
+    if (removed) {
+        pg_set(e, v->page, PG_ZERO);
+        pager_drop(e, v->page);
+        return;
+    }
+    pg_set(e, v->page, PG_STAGED);
+    pager_staging_put(&e->staging, i, v->page);
+    slot->version = ++e->version;
+    slot->zero = v->zero;
+    slot->state = v->clean || (v->zero && !stored) ? PAGER_SLOT_SAFE :
+                                                     PAGER_SLOT_UNSAFE;
+    if (v->clean) {
+        e->info.evicted_clean++;
+    } else if (v->zero) {
+        e->info.evicted_zero++;
+    } else {
+        e->info.evicted_dirty++;
+    }
+}
+
+/* True if a page was taken away */
+static bool stage_some(Evictor *ev)
+{
+    PagerEngine *e = ev->e;
+    Victim v[PAGER_EVICT_BATCH];
+    bool wanted = false;
+    unsigned n, i, taken = 0;
+    uint64_t slot;
+
+    WITH_QEMU_LOCK_GUARD(&e->lock) {
+        n = choose(e, v);
+        slot = e->staging.head;
+    }
+    if (!n) {
+        return false;
+    }
+    qsort(v, n, sizeof(*v), compare_victims);
+    take_away(e, v, n, slot);
+    WITH_QEMU_LOCK_GUARD(&e->lock) {
+        for (i = 0; i < n; i++) {
+            PagerSlot *s = pager_staging_slot(&e->staging, slot + i);
+
+            wanted |= e->state[v[i].page] & PG_WANTED;
+            *s = (PagerSlot) { .page = PAGER_NO_PAGE };
+            if (v[i].err) {
+                keep(e, &v[i]);
+            } else {
+                stage(e, &v[i], slot + i);
+                taken++;
+            }
+        }
+        e->staging.head += n;
+    }
+    trace_pager_stage(n, taken);
+    if (wanted) {
+        event_notifier_set(&e->kick);
+    }
+    return taken;
+}
+
+/* Put UNSAFE slot @i into the parcel of its host.  Lock held. */
+static bool pack(Evictor *ev, uint64_t i)
+{
+    PagerEngine *e = ev->e;
+    PagerSlot *slot = pager_staging_slot(&e->staging, i);
+    const PagerPlace *place = pager_place_of_page(e, slot->page);
+    uint8_t *host = &e->host[slot->page];
+    Parcel *p;
+
+    if (*host == PAGER_NO_HOST ||
+        (e->hosts[*host].full && !(e->state[slot->page] & PG_STORED))) {
+        *host = pager_host_with_room(e);
+    }
+    if (*host == PAGER_NO_HOST) {
+        return false;
+    }
+    p = &ev->parcels[*host];
+    if (p->n == PAGER_EVICT_BATCH || p->refused ||
+        !e->hosts[*host].link[PAGER_LINK_WRITE]) {
+        return false;
+    }
+    if (!(e->state[slot->page] & PG_STORED)) {
+        e->state[slot->page] |= PG_STORED;
+        e->hosts[*host].info.stored++;
+    }
+    p->slot[p->n] = i;
+    p->page[p->n] = slot->page;
+    p->pages[p->n++] = (PageLinkPage) {
+        .block = place->r.block,
+        .page = slot->page - place->base,
+        .version = slot->version,
+        .data = slot->zero ? NULL : pager_staging_data(&e->staging, i),
+    };
+    return true;
+}
+
+/* Fill the parcels.  False if there is nothing that can be sent. */
+static bool pack_all(Evictor *ev)
+{
+    PagerEngine *e = ev->e;
+    bool any = false, first = true;
+    unsigned h;
+    uint64_t i;
+
+    for (h = 0; h < e->n_hosts; h++) {
+        ev->parcels[h].n = 0;
+        ev->parcels[h].refused = false;
+    }
+    QEMU_LOCK_GUARD(&e->lock);
+    for (i = MAX(ev->unsafe, e->staging.tail); i < e->staging.head; i++) {
+        if (pager_staging_slot(&e->staging, i)->state != PAGER_SLOT_UNSAFE) {
+            continue;
+        }
+        if (first) {
+            ev->unsafe = i;
+            first = false;
+        }
+        any |= pack(ev, i);
+    }
+    if (first) {
+        ev->unsafe = e->staging.head;
+    }
+    return any;
+}
+
+/* The host has what is in the parcel.  Lock held. */
+static void delivered(PagerEngine *e, PagerHost *h, const Parcel *p)
+{
+    unsigned i;
+
+    h->info.written += p->n;
+    for (i = 0; i < p->n; i++) {
+        PagerSlot *slot = pager_staging_slot(&e->staging, p->slot[i]);
+
+        /* Its page may be back in the guest, or removed, by now */
+        if (slot->page == p->page[i]) {
+            slot->state = PAGER_SLOT_SAFE;
+            if (slot->zero && e->state[slot->page] & PG_STORED) {
+                e->state[slot->page] &= ~PG_STORED;
+                h->info.stored--;
+            }
+        }
+    }
+}
+
+/* Nothing of the parcel was taken: somebody else has to.  Lock held. */
+static void refused(PagerEngine *e, PagerHost *h, Parcel *p)
+{
+    unsigned i;
+
+    h->full = true;
+    p->refused = true;
+    for (i = 0; i < p->n; i++) {
+        const PagerSlot *slot = pager_staging_slot(&e->staging, p->slot[i]);
+
+        if (slot->page == p->page[i] && e->state[slot->page] & PG_STORED) {
+            e->state[slot->page] &= ~PG_STORED;
+            h->info.stored--;
+        }
+    }
+}
+
+/* Wait until host @h has the parcel that was sent */
+static bool sync_one(Evictor *ev, PagerHost *h)
+{
+    PageLinkClient *c = h->link[PAGER_LINK_WRITE];
+    Parcel *p = &ev->parcels[h->index];
+    Error *err = NULL;
+    bool ok;
+
+    ok = pagelink_client_sync(c, NULL, &err);
+    if (!ok && !pagelink_client_poll(c, 0, NULL)) {
+        pager_host_failed(h, PAGER_LINK_WRITE, error_get_pretty(err));
+        error_free(err);
+        return false;
+    }
+    trace_pager_write(h->name, p->n, ok, ok ? "" : error_get_pretty(err));
+    error_free(err);
+    QEMU_LOCK_GUARD(&ev->e->lock);
+    if (ok) {
+        delivered(ev->e, h, p);
+    } else {
+        refused(ev->e, h, p);
+    }
+    return ok;
+}
+
+/* Write what is UNSAFE.  True if something is safe now that was not. */
+static bool write_some(Evictor *ev)
+{
+    PagerEngine *e = ev->e;
+    bool any = false;
+    unsigned i;
+
+    if (!pack_all(ev)) {
+        return false;
+    }
+    for (i = 0; i < e->n_hosts; i++) {
+        PageLinkClient *c = e->hosts[i].link[PAGER_LINK_WRITE];
+
+        /* If it fails, so does the sync */
+        if (c && ev->parcels[i].n) {
+            pagelink_client_put(c, ev->parcels[i].pages, ev->parcels[i].n,
+                                NULL);
+        }
+    }
+    for (i = 0; i < e->n_hosts; i++) {
+        if (ev->parcels[i].n && e->hosts[i].link[PAGER_LINK_WRITE]) {
+            any |= sync_one(ev, &e->hosts[i]);
+        }
+    }
+    return any;
+}
+
+/* How many of the oldest slots can be given back; they are void then */
+static unsigned release(PagerEngine *e)
+{
+    unsigned n = 0;
+
+    QEMU_LOCK_GUARD(&e->lock);
+    while (n < PAGER_EVICT_BATCH && n < pager_staging_used(&e->staging) &&
+           pager_used(e) - n + e->headroom > e->limit) {
+        uint64_t i = e->staging.tail + n;
+        PagerSlot *slot = pager_staging_slot(&e->staging, i);
+
+        if (slot->state == PAGER_SLOT_UNSAFE ||
+            (slot->state == PAGER_SLOT_SAFE &&
+             pg_state(e, slot->page) != PG_STAGED)) {
+            break;
+        }
+        if (slot->state == PAGER_SLOT_SAFE) {
+            pg_set(e, slot->page, slot->zero ? PG_ZERO : PG_REMOTE);
+            e->info.remote += !slot->zero;
+            pager_policy_evicted(e->policy, slot->page);
+            pager_staging_void(&e->staging, i);
+        }
+        n++;
+    }
+    return n;
+}
+
+/* Give memory back.  True if there was some to give. */
+static bool release_some(Evictor *ev)
+{
+    PagerEngine *e = ev->e;
+    unsigned n = release(e), first;
+    uint64_t slot = e->staging.tail;
+    bool kick;
+
+    if (!n) {
+        return false;
+    }
+    first = MIN(n, e->staging.n - slot % e->staging.n);
+    madvise(pager_staging_data(&e->staging, slot), first * PAGELINK_PAGE_SIZE,
+            MADV_DONTNEED);
+    if (n > first) {
+        madvise(e->staging.memory, (n - first) * PAGELINK_PAGE_SIZE,
+                MADV_DONTNEED);
+    }
+    WITH_QEMU_LOCK_GUARD(&e->lock) {
+        e->staging.tail += n;
+        e->full = false;
+        kick = e->starved;
+        e->starved = false;
+    }
+    if (kick) {
+        event_notifier_set(&e->kick);
+    }
+    return true;
+}
+
+static void send_drops(Evictor *ev)
+{
+    PagerEngine *e = ev->e;
+    g_autoptr(GArray) drops = NULL;
+    unsigned i;
+
+    WITH_QEMU_LOCK_GUARD(&e->lock) {
+        drops = e->drops;
+        e->drops = g_array_new(false, false, sizeof(PagerRange));
+    }
+    for (i = 0; i < drops->len; i++) {
+        const PagerRange *r = &g_array_index(drops, PagerRange, i);
+        PagerHost *h = &e->hosts[r->host];
+        PageLinkClient *c = h->link[PAGER_LINK_WRITE];
+
+        if (c && pagelink_client_drop(c, &r->range, 1, NULL)) {
+            QEMU_LOCK_GUARD(&e->lock);
+            h->info.dropped += r->range.pages;
+        }
+    }
+}
+
+/* Lock held */
+static bool refresh_links(PagerEngine *e)
+{
+    bool any = false;
+    unsigned i;
+
+    for (i = 0; i < e->n_hosts; i++) {
+        any |= pager_host_refresh(&e->hosts[i], PAGER_LINK_WRITE);
+    }
+    return any;
+}
+
+/*
+ * Nothing helped.  Either a host is gone that has to take pages: then those
+ * who need room wait, and it is lost.  Or all are full, or pages pinned: then
+ * more is resident than should be.  Lock held.
+ */
+static bool stuck(PagerEngine *e)
+{
+    bool changed = false, gone = false;
+    unsigned i;
+
+    for (i = 0; i < e->n_hosts; i++) {
+        if (!e->hosts[i].link[PAGER_LINK_WRITE]) {
+            gone = true;
+            changed |= e->starved && pager_host_need(&e->hosts[i]);
+        }
+        e->hosts[i].full = false;
+    }
+    if (!gone && !e->full) {
+        e->full = true;
+        changed = true;
+    }
+    return changed;
+}
+
+static void work(Evictor *ev)
+{
+    PagerEngine *e = ev->e;
+    bool progress, changed = false, more, kick;
+
+    send_drops(ev);
+    do {
+        progress = stage_some(ev);
+        progress |= write_some(ev);
+        progress |= release_some(ev);
+        ev->in_vain = progress ? 0 : ev->in_vain;
+        WITH_QEMU_LOCK_GUARD(&e->lock) {
+            refresh_links(e);
+            more = pressure(e) && !e->quit;
+        }
+    } while (more && progress);
+    if (!more) {
+        ev->in_vain = 0;
+        return;
+    }
+    ev->in_vain = ev->in_vain ?: pager_now();
+    WITH_QEMU_LOCK_GUARD(&e->lock) {
+        if (pager_now() - ev->in_vain > STUCK_NS) {
+            changed = stuck(e);
+        }
+        kick = e->full && e->starved;
+        e->evicting = false;
+    }
+    if (kick) {
+        event_notifier_set(&e->kick);
+    }
+    if (changed) {
+        pager_changed(e);
+    }
+    WITH_QEMU_LOCK_GUARD(&e->lock) {
+        if (!e->quit) {
+            qemu_cond_timedwait(&e->evict, &e->lock, PAUSE_MS);
+        }
+    }
+}
+
+void *pager_evictor_main(void *opaque)
+{
+    PagerEngine *e = opaque;
+    Evictor ev = { .e = e, .parcels = g_new0(Parcel, e->n_hosts) };
+
+    qemu_mutex_lock(&e->lock);
+    while (!e->quit) {
+        refresh_links(e);
+        if (!pressure(e) && !e->drops->len) {
+            e->evicting = false;
+            qemu_cond_wait(&e->evict, &e->lock);
+            continue;
+        }
+        e->evicting = true;
+        qemu_mutex_unlock(&e->lock);
+        work(&ev);
+        qemu_mutex_lock(&e->lock);
+    }
+    qemu_mutex_unlock(&e->lock);
+    g_free(ev.parcels);
+    return NULL;
+}

@@ -1,0 +1,229 @@
+/*
+ * Remote pager: servers, and connecting to them again
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Each host has a thread that sleeps until one of its links has failed, then
+ * connects with growing pauses until it is there again.  The thread that had
+ * the link goes on meanwhile with other hosts' pages.
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "engine-int.h"
+#include "../trace.h"
+
+#define RETRY_MIN_MS    50
+#define RETRY_MAX_MS    5000
+
+static const char *const link_names[PAGER_LINK__MAX] = {
+    [PAGER_LINK_DEMAND] = "demand",
+    [PAGER_LINK_FETCH] = "fetch",
+    [PAGER_LINK_WRITE] = "write",
+};
+
+static PageLinkClient *host_connect(PagerHost *h, PagerLink link, bool take,
+                                    Error **errp)
+{
+    const PagerConfig *c = &h->e->config;
+
+    return c->connect(c->opaque, h->index, link, take, errp);
+}
+
+static void set_error(PagerHost *h, const char *why)
+{
+    g_free(h->info.error);
+    h->info.error = g_strdup(why);
+}
+
+bool pager_host_need(PagerHost *h)
+{
+    h->needed = true;
+    if (h->info.state == PAGER_HOST_DEGRADED && h->attempts) {
+        h->info.state = PAGER_HOST_LOST;
+        return true;
+    }
+    return false;
+}
+
+void pager_host_failed(PagerHost *h, PagerLink link, const char *why)
+{
+    PageLinkClient *old;
+
+    trace_pager_host_failed(h->name, link_names[link], why);
+    WITH_QEMU_LOCK_GUARD(&h->e->lock) {
+        old = h->link[link];
+        h->link[link] = NULL;
+        h->want |= 1u << link;
+        if (h->info.state == PAGER_HOST_UP) {
+            h->info.state = PAGER_HOST_DEGRADED;
+        }
+        set_error(h, why);
+        qemu_cond_signal(&h->cond);
+    }
+    pagelink_client_free(old);
+    pager_changed(h->e);
+}
+
+bool pager_host_refresh(PagerHost *h, PagerLink link)
+{
+    if (!h->fresh[link]) {
+        return false;
+    }
+    h->link[link] = h->fresh[link];
+    h->fresh[link] = NULL;
+    return true;
+}
+
+uint8_t pager_host_with_room(PagerEngine *e)
+{
+    uint8_t best = PAGER_NO_HOST;
+    uint64_t most = 0;
+    unsigned i;
+
+    for (i = 0; i < e->n_hosts; i++) {
+        const PagerHost *h = &e->hosts[i];
+        uint64_t room = h->capacity > h->info.stored ?
+                        h->capacity - h->info.stored : 0;
+
+        if (!h->full && h->link[PAGER_LINK_WRITE] && room > most) {
+            best = i;
+            most = room;
+        }
+    }
+    return best;
+}
+
+/* With the lock, which is given up while connecting */
+static bool host_try(PagerHost *h, PagerLink link)
+{
+    Error *err = NULL;
+    PageLinkClient *c;
+
+    qemu_mutex_unlock(&h->e->lock);
+    c = host_connect(h, link, false, &err);
+    qemu_mutex_lock(&h->e->lock);
+    if (!c) {
+        set_error(h, error_get_pretty(err));
+        error_free(err);
+        return false;
+    }
+    h->fresh[link] = c;
+    h->want &= ~(1u << link);
+    return true;
+}
+
+static void host_try_all(PagerHost *h)
+{
+    bool ok = true;
+    unsigned link;
+
+    for (link = 0; ok && link < PAGER_LINK__MAX && !h->e->quit; link++) {
+        if (h->want & (1u << link)) {
+            ok = host_try(h, link);
+        }
+    }
+    if (ok && !h->want) {
+        h->attempts = 0;
+        h->needed = false;
+        h->full = false;
+        h->info.state = PAGER_HOST_UP;
+        h->info.reconnects++;
+    } else if (!ok) {
+        h->attempts++;
+        if (h->needed) {
+            h->info.state = PAGER_HOST_LOST;
+        }
+    }
+    trace_pager_host_retry(h->name, h->attempts, h->info.error ?: "");
+}
+
+static void *host_main(void *opaque)
+{
+    PagerHost *h = opaque;
+    PagerEngine *e = h->e;
+    int pause_ms = RETRY_MIN_MS;
+
+    qemu_mutex_lock(&e->lock);
+    while (!e->quit) {
+        PagerHostState before = h->info.state;
+        bool changed;
+
+        if (!h->want) {
+            pause_ms = RETRY_MIN_MS;
+            qemu_cond_wait(&h->cond, &e->lock);
+            continue;
+        }
+        host_try_all(h);
+        qemu_cond_signal(&e->evict);
+        changed = before != h->info.state;
+        qemu_mutex_unlock(&e->lock);
+        event_notifier_set(&e->kick);
+        if (changed) {
+            pager_changed(e);
+        }
+        qemu_mutex_lock(&e->lock);
+        if (h->attempts && !e->quit) {
+            qemu_cond_timedwait(&h->cond, &e->lock, pause_ms);
+            pause_ms = MIN(pause_ms * 2, RETRY_MAX_MS);
+        }
+    }
+    qemu_mutex_unlock(&e->lock);
+    return NULL;
+}
+
+bool pager_hosts_start(PagerEngine *e, Error **errp)
+{
+    unsigned i, link;
+
+    for (i = 0; i < e->n_hosts; i++) {
+        PagerHost *h = &e->hosts[i];
+
+        for (link = 0; link < PAGER_LINK__MAX; link++) {
+            /* The first takes the session over, the others join */
+            h->link[link] = host_connect(h, link, link == 0, errp);
+            if (!h->link[link]) {
+                return false;
+            }
+            for (unsigned b = 0; link == 0 && b < e->n_places; b++) {
+                const PagerRegion *r = &e->places[b].r;
+
+                if (!pagelink_client_block(h->link[0], r->block, r->pages,
+                                           r->name, errp)) {
+                    return false;
+                }
+            }
+        }
+    }
+    for (i = 0; i < e->n_hosts; i++) {
+        qemu_thread_create(&e->hosts[i].thread, "pager-host", host_main,
+                           &e->hosts[i], QEMU_THREAD_JOINABLE);
+    }
+    return true;
+}
+
+void pager_hosts_stop(PagerEngine *e)
+{
+    unsigned i;
+
+    for (i = 0; i < e->n_hosts; i++) {
+        qemu_thread_join(&e->hosts[i].thread);
+    }
+}
+
+void pager_hosts_destroy(PagerEngine *e)
+{
+    unsigned i, link;
+
+    for (i = 0; i < e->n_hosts; i++) {
+        PagerHost *h = &e->hosts[i];
+
+        for (link = 0; link < PAGER_LINK__MAX; link++) {
+            pagelink_client_free(h->link[link]);
+            pagelink_client_free(h->fresh[link]);
+        }
+        qemu_cond_destroy(&h->cond);
+        g_free(h->info.error);
+        g_free(h->name);
+    }
+    g_free(e->hosts);
+}

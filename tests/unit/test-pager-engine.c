@@ -1,0 +1,694 @@
+/*
+ * Remote pager: the engine, on plain memory, with real memory servers
+ *
+ * Threads write to and read from more memory than may be resident.  Proves:
+ * each page always holds what was written to it last; what is resident stays
+ * under the limit; pages that are removed are zero; a server that is gone for
+ * a while costs time and no page; after a gather all is there, and nothing of
+ * userfaultfd is left; and all that with servers that are full, too.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <sys/mman.h>
+#include "qapi/error.h"
+#include "qemu/bitmap.h"
+#include "qemu/lockable.h"
+#include "qemu/madvise.h"
+#include "qemu/module.h"
+#include "qemu/thread.h"
+#include "migration/memserver/server.h"
+#include "migration/strategy/pager/engine.h"
+#include "migration/strategy/pager/uffd.h"
+#include "migration/strategy/split/layout.h"
+
+#define PAGE        PAGELINK_PAGE_SIZE
+#define WORDS       (PAGE / sizeof(uint64_t))
+#define MAX_HOSTS   3
+#define MAX_REGIONS 2
+#define MAX_THREADS 4
+
+typedef struct Setup {
+    unsigned hosts, regions, threads;
+    uint64_t pages;             /* of each region */
+    uint64_t limit;
+    uint64_t local;             /* one page in so many is local at first */
+    uint64_t server_pages;      /* that each can store */
+    unsigned rounds;            /* accesses by each thread */
+} Setup;
+
+typedef struct Fixture {
+    Setup setup;
+    MsServer *server[MAX_HOSTS];
+    PagerEngine *e;
+    uint64_t *memory[MAX_REGIONS];
+    uint64_t *generation[MAX_REGIONS];  /* of each page: its thread's */
+    QemuMutex lock;
+    QemuCond cond;
+    unsigned changes;
+    bool refuse[MAX_HOSTS];             /* to connect */
+    int socket[MAX_HOSTS][PAGER_LINK__MAX];     /* of the last connections */
+} Fixture;
+
+/* -- Servers -- */
+
+static PageLinkClient *dial(MsServer *server, uint16_t flags, uint64_t epoch,
+                            uint8_t class, int *socket, Error **errp)
+{
+    PageLinkClientOptions o = {
+        .role = PAGELINK_ROLE_OWNER, .class = class, .flags = flags,
+        .epoch = epoch, .name = "test", .timeout_ms = 20000,
+    };
+    QIOChannelSocket *sioc;
+    PageLinkClient *c;
+    int fds[2];
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), ==, 0);
+    sioc = qio_channel_socket_new_fd(fds[0], &error_abort);
+    ms_server_add_channel(server, sioc);
+    object_unref(OBJECT(sioc));
+    if (socket) {
+        close(*socket);
+        *socket = dup(fds[1]);
+    }
+    o.sioc = qio_channel_socket_new_fd(fds[1], &error_abort);
+    c = pagelink_client_connect(&o, errp);
+    object_unref(OBJECT(o.sioc));
+    return c;
+}
+
+static PageLinkClient *connect_host(void *opaque, unsigned host,
+                                    PagerLink link, bool take, Error **errp)
+{
+    Fixture *f = opaque;
+
+    QEMU_LOCK_GUARD(&f->lock);
+    if (f->refuse[host]) {
+        error_setg(errp, "nobody there");
+        return NULL;
+    }
+    return dial(f->server[host], take ? PAGELINK_HELLO_TAKE : 0, 2,
+                link == PAGER_LINK_DEMAND ? PAGELINK_CLASS_DEMAND :
+                                            PAGELINK_CLASS_BACKGROUND,
+                &f->socket[host][link], errp);
+}
+
+static void changed(void *opaque)
+{
+    Fixture *f = opaque;
+
+    QEMU_LOCK_GUARD(&f->lock);
+    f->changes++;
+    qemu_cond_broadcast(&f->cond);
+}
+
+static PagerInfo query(Fixture *f)
+{
+    PagerInfo info;
+
+    pager_engine_query(f->e, &info);
+    return info;
+}
+
+/* Wait until what pager_engine_query() says of the state of @host is @state */
+static void await_state(Fixture *f, unsigned host, PagerHostState state)
+{
+    bool there = false;
+
+    while (!there) {
+        unsigned seen;
+        PagerInfo info;
+
+        WITH_QEMU_LOCK_GUARD(&f->lock) {
+            seen = f->changes;
+        }
+        info = query(f);
+        there = info.hosts[host].state == state;
+        pager_info_clear(&info);
+        WITH_QEMU_LOCK_GUARD(&f->lock) {
+            while (!there && f->changes == seen) {
+                qemu_cond_wait(&f->cond, &f->lock);
+            }
+        }
+    }
+}
+
+/* -- Pages -- */
+
+static uint64_t *page_of(Fixture *f, unsigned region, uint64_t page)
+{
+    return f->memory[region] + page * WORDS;
+}
+
+static uint64_t word(uint64_t region, uint64_t page, uint64_t generation,
+                     unsigned i)
+{
+    return generation ? (region << 56 | page << 32 | generation) * 2654435761U
+                        + i : 0;
+}
+
+static void fill(uint64_t *data, unsigned region, uint64_t page,
+                 uint64_t generation)
+{
+    unsigned i;
+
+    for (i = 0; i < WORDS; i++) {
+        data[i] = word(region, page, generation, i);
+    }
+}
+
+static void verify(Fixture *f, unsigned region, uint64_t page)
+{
+    const uint64_t *data = page_of(f, region, page);
+    uint64_t generation = f->generation[region][page];
+    unsigned i;
+
+    for (i = 0; i < WORDS; i++) {
+        if (data[i] != word(region, page, generation, i)) {
+            g_error("region %u page %" PRIu64 " word %u generation %" PRIu64
+                    ": 0x%" PRIx64 " instead of 0x%" PRIx64, region, page, i,
+                    generation, data[i], word(region, page, generation, i));
+        }
+    }
+}
+
+static void verify_all(Fixture *f)
+{
+    unsigned r;
+    uint64_t p;
+
+    for (r = 0; r < f->setup.regions; r++) {
+        for (p = 0; p < f->setup.pages; p++) {
+            verify(f, r, p);
+        }
+    }
+}
+
+static uint64_t mapped(Fixture *f)
+{
+    g_autofree uint8_t *there = g_malloc(f->setup.pages);
+    uint64_t n = 0, p;
+    unsigned r;
+
+    for (r = 0; r < f->setup.regions; r++) {
+        g_assert_cmpint(mincore(f->memory[r], f->setup.pages * PAGE, there),
+                        ==, 0);
+        for (p = 0; p < f->setup.pages; p++) {
+            n += there[p] & 1;
+        }
+    }
+    return n;
+}
+
+/* -- Start and end: as the source of a migration would have left it -- */
+
+static void put_pages(Fixture *f, const SplitLayout *layout)
+{
+    PageLinkClient *c[MAX_HOSTS];
+    uint64_t buf[WORDS];
+    uint64_t p;
+    unsigned h, r;
+
+    for (h = 0; h < f->setup.hosts; h++) {
+        c[h] = dial(f->server[h], PAGELINK_HELLO_CREATE, 1,
+                    PAGELINK_CLASS_BACKGROUND, NULL, &error_abort);
+        for (r = 0; r < f->setup.regions; r++) {
+            pagelink_client_block(c[h], r, f->setup.pages, "ram",
+                                  &error_abort);
+        }
+    }
+    for (r = 0; r < f->setup.regions; r++) {
+        for (p = 0; p < f->setup.pages; p++) {
+            h = layout->blocks[r].host[p / SPLIT_EXTENT_PAGES];
+            if (test_bit(p, layout->blocks[r].local)) {
+                fill(page_of(f, r, p), r, p, 1);
+                f->generation[r][p] = 1;
+            } else if (h != SPLIT_HOST_NONE && p % 5) {
+                PageLinkPage put = {
+                    .block = r, .page = p, .version = 7, .data = buf
+                };
+
+                fill(buf, r, p, 1);
+                f->generation[r][p] = 1;
+                g_assert_true(pagelink_client_put(c[h], &put, 1,
+                                                  &error_abort));
+            }
+        }
+    }
+    for (h = 0; h < f->setup.hosts; h++) {
+        g_assert_true(pagelink_client_sync(c[h], NULL, &error_abort));
+        pagelink_client_free(c[h]);
+    }
+}
+
+static SplitLayout *make_layout(const Setup *s)
+{
+    SplitSetup *setup = split_setup_new(s->hosts, s->regions);
+    SplitLayout *l;
+    unsigned r;
+    uint64_t i;
+
+    for (r = 0; r < s->regions; r++) {
+        setup->blocks[r].pages = s->pages;
+    }
+    l = split_layout_new(setup);
+    for (r = 0; r < s->regions; r++) {
+        for (i = 0; i < split_extents(s->pages); i++) {
+            /* The last extent of each was never sent */
+            l->blocks[r].host[i] = i == split_extents(s->pages) - 1 ?
+                                   SPLIT_HOST_NONE : i % s->hosts;
+        }
+        for (i = 0; s->local && i < s->pages; i += s->local) {
+            set_bit(i, l->blocks[r].local);
+        }
+    }
+    split_setup_free(setup);
+    return l;
+}
+
+static Fixture *start(const Setup *s)
+{
+    g_autoptr(SplitLayout) layout = make_layout(s);
+    PagerRegion regions[MAX_REGIONS];
+    PagerHostConfig hosts[MAX_HOSTS];
+    PagerConfig config = {
+        .regions = regions, .n_regions = s->regions,
+        .hosts = hosts, .n_hosts = s->hosts,
+        .limit = s->limit, .last_version = 7,
+        .connect = connect_host, .changed = changed,
+    };
+    Fixture *f = g_new0(Fixture, 1);
+    MsServerOptions o;
+    unsigned i, j;
+
+    f->setup = *s;
+    qemu_mutex_init(&f->lock);
+    qemu_cond_init(&f->cond);
+    for (i = 0; i < s->hosts; i++) {
+        for (j = 0; j < PAGER_LINK__MAX; j++) {
+            f->socket[i][j] = -1;
+        }
+        ms_server_defaults(&o);
+        o.max_pages = s->server_pages;
+        o.threads = 1;
+        f->server[i] = ms_server_new(&o, &error_abort);
+        hosts[i] = (PagerHostConfig) {
+            .name = "server", .capacity = s->server_pages
+        };
+    }
+    for (i = 0; i < s->regions; i++) {
+        size_t len = s->pages * PAGE;
+
+        f->memory[i] = mmap(NULL, len, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        g_assert_true(f->memory[i] != MAP_FAILED);
+        qemu_madvise(f->memory[i], len, QEMU_MADV_NOHUGEPAGE);
+        f->generation[i] = g_new0(uint64_t, s->pages);
+        regions[i] = (PagerRegion) {
+            .name = "ram", .block = i, .host = f->memory[i],
+            .pages = s->pages, .local = layout->blocks[i].local,
+            .extent_host = layout->blocks[i].host,
+        };
+    }
+    put_pages(f, layout);
+    config.opaque = f;
+    f->e = pager_engine_new(&config, &error_abort);
+    return f;
+}
+
+static void stop(Fixture *f)
+{
+    unsigned i, j;
+
+    if (f->e) {
+        pager_engine_end_sessions(f->e);
+        pager_engine_free(f->e);
+    }
+    for (i = 0; i < f->setup.hosts; i++) {
+        for (j = 0; j < PAGER_LINK__MAX; j++) {
+            close(f->socket[i][j]);
+        }
+        while (ms_server_connections(f->server[i])) {
+            g_thread_yield();
+        }
+        g_assert_cmpuint(ms_server_sessions(f->server[i]), ==, 0);
+        ms_server_free(f->server[i]);
+    }
+    for (i = 0; i < f->setup.regions; i++) {
+        munmap(f->memory[i], f->setup.pages * PAGE);
+        g_free(f->generation[i]);
+    }
+    qemu_cond_destroy(&f->cond);
+    qemu_mutex_destroy(&f->lock);
+    g_free(f);
+}
+
+/* -- Those who use the memory -- */
+
+typedef struct Worker {
+    Fixture *f;
+    QemuThread thread;
+    unsigned index;
+    uint64_t seed;
+    uint64_t worst;             /* most pages seen resident */
+} Worker;
+
+static uint64_t next_random(uint64_t *seed)
+{
+    *seed = *seed * 6364136223846793005ULL + 1442695040888963407ULL;
+    return *seed >> 33;
+}
+
+/* Each page belongs to one thread; some are hot, some are never written */
+static void use_page(Worker *w)
+{
+    Fixture *f = w->f;
+    const Setup *s = &f->setup;
+    uint64_t n = s->pages / s->threads;
+    unsigned region = next_random(&w->seed) % s->regions;
+    uint64_t i = next_random(&w->seed) % 4 ? next_random(&w->seed) % n :
+                                             next_random(&w->seed) % 32;
+    uint64_t page = i * s->threads + w->index;
+    uint64_t *generation = &f->generation[region][page];
+
+    verify(f, region, page);
+    switch (next_random(&w->seed) % 8) {
+    case 0:
+    case 1:
+        fill(page_of(f, region, page), region, page, ++*generation);
+        break;
+    case 2:
+        /* Zero pages travel in another way */
+        *generation = 0;
+        fill(page_of(f, region, page), region, page, 0);
+        break;
+    case 3:
+        /* A balloon */
+        if (page % 7 == 0) {
+            *generation = 0;
+            g_assert_cmpint(madvise(page_of(f, region, page), PAGE,
+                                    MADV_DONTNEED), ==, 0);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+static void *work(void *opaque)
+{
+    Worker *w = opaque;
+    unsigned i;
+
+    for (i = 0; i < w->f->setup.rounds; i++) {
+        use_page(w);
+        if (i % 64 == 0) {
+            PagerInfo info = query(w->f);
+
+            w->worst = MAX(w->worst, info.resident + info.staged);
+            pager_info_clear(&info);
+        }
+    }
+    return NULL;
+}
+
+static void start_work(Fixture *f, Worker *w)
+{
+    unsigned i;
+
+    for (i = 0; i < f->setup.threads; i++) {
+        w[i] = (Worker) { .f = f, .index = i, .seed = i + 1 };
+        qemu_thread_create(&w[i].thread, "worker", work, &w[i],
+                           QEMU_THREAD_JOINABLE);
+    }
+}
+
+static uint64_t end_work(Fixture *f, Worker *w)
+{
+    uint64_t worst = 0;
+    unsigned i;
+
+    for (i = 0; i < f->setup.threads; i++) {
+        qemu_thread_join(&w[i].thread);
+        worst = MAX(worst, w[i].worst);
+    }
+    return worst;
+}
+
+static const Setup small = {
+    .hosts = 1, .regions = 1, .threads = 2, .pages = 2048, .limit = 512,
+    .local = 8, .server_pages = 100000, .rounds = 20000,
+};
+
+static void report(Fixture *f)
+{
+    PagerInfo info = query(f);
+
+    g_test_message("faults: %" PRIu64 " remote, %" PRIu64 " staged, %" PRIu64
+                   " zero, %" PRIu64 " first writes; prefetched %" PRIu64
+                   ", used %" PRIu64 "; evicted: %" PRIu64 " clean, %" PRIu64
+                   " dirty, %" PRIu64 " zero; removed %" PRIu64 ", busy %"
+                   PRIu64, info.faults, info.faults_staged, info.faults_zero,
+                   info.faults_write, info.prefetched, info.prefetch_used,
+                   info.evicted_clean, info.evicted_dirty, info.evicted_zero,
+                   info.removed, info.busy);
+    g_test_message("latency: p50 %" PRIu64 " ns, p99 %" PRIu64 " ns",
+                   pager_histogram_percentile(&info.hosts[0].latency, 50),
+                   pager_histogram_percentile(&info.hosts[0].latency, 99));
+    pager_info_clear(&info);
+}
+
+static void thrash(const Setup *s)
+{
+    Worker w[MAX_THREADS];
+    Fixture *f = start(s);
+    PagerInfo info;
+
+    start_work(f, w);
+    /* A page of each thread may be on its way in */
+    g_assert_cmpuint(end_work(f, w), <=, s->limit + s->threads);
+    g_assert_cmpuint(mapped(f), <=, s->limit);
+    verify_all(f);
+    g_assert_cmpuint(mapped(f), <=, s->limit);
+    report(f);
+    info = query(f);
+    /* Nothing of it was by chance */
+    g_assert_cmpuint(info.faults, >, 1000);
+    g_assert_cmpuint(info.faults_zero, >, 0);
+    g_assert_cmpuint(info.faults_staged, >, 0);
+    g_assert_cmpuint(info.evicted_clean, >, 0);
+    g_assert_cmpuint(info.evicted_dirty, >, 0);
+    g_assert_cmpuint(info.evicted_zero, >, 0);
+    g_assert_cmpuint(info.removed, >, 0);
+    g_assert_cmpuint(info.prefetched, >, 0);
+    g_assert_cmpuint(info.hosts[0].latency.n, >, 0);
+    while (info.waiting) {
+        /* The last one is awake, and not yet off the list */
+        pager_info_clear(&info);
+        info = query(f);
+    }
+    pager_info_clear(&info);
+    stop(f);
+}
+
+static void test_thrash(void)
+{
+    thrash(&small);
+}
+
+static void test_thrash_hosts(void)
+{
+    Setup s = small;
+
+    s.hosts = 3;
+    s.regions = 2;
+    s.threads = 4;
+    thrash(&s);
+}
+
+static void test_thrash_tiny(void)
+{
+    Setup s = small;
+
+    s.limit = 64;
+    s.local = 64;
+    s.threads = 4;
+    s.rounds = 5000;
+    thrash(&s);
+}
+
+/* The limit is raised and lowered while threads are at work */
+static void test_limit(void)
+{
+    static const uint64_t limits[] = { 2000, 128, 1000, 256 };
+    Worker w[MAX_THREADS];
+    Setup s = small;
+    Fixture *f;
+    unsigned i;
+
+    s.threads = 1;
+    for (i = 0, f = start(&s); i < ARRAY_SIZE(limits); i++) {
+        pager_engine_set_limit(f->e, limits[i]);
+        start_work(f, w);
+        end_work(f, w);
+        verify_all(f);
+        /* Up to a quarter is room for faults to come, and the staging area */
+        g_assert_cmpuint(mapped(f), <=, limits[i]);
+        g_assert_cmpuint(mapped(f), >=, MIN(limits[i], s.pages * 4 / 5) / 2);
+    }
+    stop(f);
+}
+
+static void await_gathered(Fixture *f)
+{
+    QEMU_LOCK_GUARD(&f->lock);
+    for (;;) {
+        PagerInfo info = query(f);
+        bool done = info.gathered;
+
+        pager_info_clear(&info);
+        if (done) {
+            break;
+        }
+        qemu_cond_wait(&f->cond, &f->lock);
+    }
+}
+
+static bool registered(void)
+{
+    g_autofree char *smaps = NULL;
+
+    g_assert_true(g_file_get_contents("/proc/self/smaps", &smaps, NULL, NULL));
+    /* VmFlags: um is userfaultfd missing, uw write-protect */
+    return strstr(smaps, " um") || strstr(smaps, " uw");
+}
+
+static void test_gather(void)
+{
+    Worker w[MAX_THREADS];
+    Setup s = small;
+    Fixture *f;
+
+    s.hosts = 3;
+    f = start(&s);
+    start_work(f, w);
+    g_assert_true(registered());
+    pager_engine_gather(f->e);
+    end_work(f, w);
+    await_gathered(f);
+    pager_engine_free(f->e);
+    f->e = NULL;
+    g_assert_false(registered());
+    verify_all(f);
+    stop(f);
+}
+
+static void shut_down(Fixture *f, unsigned host)
+{
+    unsigned i;
+
+    QEMU_LOCK_GUARD(&f->lock);
+    f->refuse[host] = true;
+    for (i = 0; i < PAGER_LINK__MAX; i++) {
+        shutdown(f->socket[host][i], SHUT_RDWR);
+    }
+}
+
+static void test_lost(void)
+{
+    Worker w[MAX_THREADS];
+    Setup s = small;
+    Fixture *f;
+    unsigned i;
+    PagerInfo info;
+
+    s.hosts = 2;
+    f = start(&s);
+    start_work(f, w);
+    for (i = 0; i < 3; i++) {
+        unsigned host = i % 2;
+
+        shut_down(f, host);
+        await_state(f, host, PAGER_HOST_LOST);
+        info = query(f);
+        g_assert_nonnull(info.hosts[host].error);
+        g_assert_cmpuint(info.waiting, >, 0);
+        pager_info_clear(&info);
+        WITH_QEMU_LOCK_GUARD(&f->lock) {
+            f->refuse[host] = false;
+        }
+        await_state(f, host, PAGER_HOST_UP);
+    }
+    end_work(f, w);
+    verify_all(f);
+    info = query(f);
+    /* Or more, when a link that was not used is found broken later */
+    g_assert_cmpuint(info.hosts[0].reconnects, >=, 2);
+    g_assert_cmpuint(info.hosts[1].reconnects, >=, 1);
+    pager_info_clear(&info);
+    stop(f);
+}
+
+/* Servers that take no more: too much is resident, and nothing is lost */
+static void test_full(void)
+{
+    Worker w[MAX_THREADS];
+    Setup s = small;
+    PagerInfo info;
+    Fixture *f;
+
+    s.server_pages = 1700;
+    s.local = 0;
+    f = start(&s);
+    start_work(f, w);
+    end_work(f, w);
+    verify_all(f);
+    info = query(f);
+    g_test_message("resident %" PRIu64 " staged %" PRIu64 " stored %" PRIu64
+                   " full %d", info.resident, info.staged,
+                   info.hosts[0].stored, info.full);
+    pager_info_clear(&info);
+    verify_all(f);
+    stop(f);
+}
+
+/* A region of which everything was local needs no server to be read */
+static void test_all_local(void)
+{
+    Setup s = small;
+    PagerInfo info;
+    Fixture *f;
+
+    s.local = 1;
+    s.limit = 4096;
+    f = start(&s);
+    verify_all(f);
+    info = query(f);
+    g_assert_cmpuint(info.resident, ==, s.pages);
+    g_assert_cmpuint(info.faults, ==, 0);
+    g_assert_cmpuint(info.remote, ==, 0);
+    pager_info_clear(&info);
+    stop(f);
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t features;
+
+    module_call_init(MODULE_INIT_QOM);
+    g_test_init(&argc, &argv, NULL);
+    if (!pager_uffd_features(&features, NULL)) {
+        g_printerr("userfaultfd, or UFFDIO_MOVE, is not to be had here\n");
+        return 77;
+    }
+    g_test_add_func("/pager/engine/all-local", test_all_local);
+    g_test_add_func("/pager/engine/thrash", test_thrash);
+    g_test_add_func("/pager/engine/thrash-hosts", test_thrash_hosts);
+    g_test_add_func("/pager/engine/thrash-tiny", test_thrash_tiny);
+    g_test_add_func("/pager/engine/limit", test_limit);
+    g_test_add_func("/pager/engine/gather", test_gather);
+    g_test_add_func("/pager/engine/lost", test_lost);
+    g_test_add_func("/pager/engine/full", test_full);
+    return g_test_run();
+}
