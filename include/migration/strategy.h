@@ -150,6 +150,12 @@ bool strategy_section_wanted(const char *idstr);
  */
 bool strategy_stays_stopped(void);
 
+/*
+ * strategy_page_requested: the destination asked for one more page, and
+ * @in_flight have not come yet.  Any thread, under page_request_mutex.
+ */
+void strategy_page_requested(uint32_t in_flight);
+
 /* strategy_query: for query-migrate; the caller owns the result, or NULL */
 RamStrategyInfo *strategy_query(void);
 

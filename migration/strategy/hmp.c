@@ -39,6 +39,11 @@ void strategy_hmp_info(Monitor *mon, const RamStrategyInfo *info)
     if (info->split) {
         print_split_info(mon, info->split);
     }
+    if (info->has_requests_in_flight) {
+        monitor_printf(mon, "strategy page requests: %" PRIu32 " in flight, "
+                       "%" PRIu32 " at most\n", info->requests_in_flight,
+                       info->requests_peak);
+    }
     monitor_printf(mon, "strategy says: %s\n", info->reason);
 }
 

@@ -271,6 +271,11 @@ bool strategy_section_wanted(const char *idstr)
     return true;
 }
 
+void strategy_page_requested(uint32_t in_flight)
+{
+    strategy_section_requested(in_flight);
+}
+
 RamStrategyInfo *strategy_query(void)
 {
     /* Once this QEMU has been a source, what it was before is past */

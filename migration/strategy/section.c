@@ -29,6 +29,9 @@ static struct {
     StrategyConfig config;
 } incoming;
 
+/* Most page requests in flight at once; any thread, atomically */
+static uint32_t requests_peak;
+
 static int section_save_setup(QEMUFile *f, void *opaque, Error **errp)
 {
     uint8_t config[STRATEGY_WIRE_CONFIG_LEN];
@@ -90,6 +93,7 @@ static bool load_message(const StrategyMessage *m, void *opaque, Error **errp)
             return false;
         }
         incoming.loaded = true;
+        qatomic_set(&requests_peak, 0);
         trace_strategy_load(RamStrategyMode_str(incoming.config.mode),
                             incoming.config.passes,
                             incoming.config.background);
@@ -139,8 +143,17 @@ bool strategy_section_stays_stopped(void)
            !runstate_is_live(global_state_get_runstate());
 }
 
+void strategy_section_requested(uint32_t in_flight)
+{
+    /* Writers exclude each other: see strategy_page_requested() */
+    if (in_flight > qatomic_read(&requests_peak)) {
+        qatomic_set(&requests_peak, in_flight);
+    }
+}
+
 RamStrategyInfo *strategy_section_query(void)
 {
+    MigrationIncomingState *mis = migration_incoming_get_current();
     RamStrategyInfo *info;
 
     if (!incoming.loaded) {
@@ -151,5 +164,8 @@ RamStrategyInfo *strategy_section_query(void)
     info->background = incoming.config.background;
     info->switched = postcopy_state_get() >= POSTCOPY_INCOMING_LISTENING;
     info->reason = g_strdup("chosen by the source");
+    info->has_requests_in_flight = info->has_requests_peak = info->switched;
+    info->requests_in_flight = qatomic_read(&mis->page_requested_count);
+    info->requests_peak = qatomic_read(&requests_peak);
     return info;
 }

@@ -31,6 +31,14 @@ void strategy_section_register(void);
 bool strategy_section_stays_stopped(void);
 
 /*
+ * strategy_section_requested: at the destination one more page was asked for
+ *
+ * @in_flight: pages asked for that have not come yet, this one included.
+ * Any thread; callers exclude each other.
+ */
+void strategy_section_requested(uint32_t in_flight);
+
+/*
  * strategy_section_query: what the stream said, at the destination
  *
  * The caller owns the result; NULL when no strategy came in.

@@ -17,7 +17,7 @@ from lib import scenario
 from lib.guest import Load
 from lib.machines import Machines
 from lib.migration import Migration, Settings
-from lib.strategy import Strategy
+from lib.strategy import Report, Strategy
 from lib.tap import Tap, check, check_equal, note
 from lib.vm import VM
 
@@ -46,6 +46,13 @@ def requests(migration: Migration) -> int:
 def sent(migration: Migration) -> int:
     """Bytes that went so far"""
     return int(migration.source.migration()['ram']['transferred'])
+
+
+def in_flight(migration: Migration) -> Report:
+    """What the destination says of the strategy"""
+    report = Report.of(migration.destination.migration())
+    assert report
+    return report
 
 
 def begin(room: Machines) -> Migration:
@@ -146,9 +153,12 @@ def works() -> None:
         verdict = room.guest.verify()
         check_equal(verdict.total, 0, 'pages found wrong on demand')
         check(requests(migration) > asked, 'no page was asked for')
+        check(in_flight(migration).requests_peak, 'no request was in flight')
         status = migration.source.migration()['status']
         check_equal(status, 'postcopy-active', 'status')
         finish(room, migration)
+        check_equal(in_flight(migration).requests_in_flight, 0,
+                    'requests in flight at the end')
 
 
 @tap.test('background off in hybrid: the rest of the passes waits too',

@@ -39,6 +39,8 @@ class Report:
     switch_reason: Optional[str] = None
     switch_ms: Optional[int] = None
     sentence: Optional[str] = None
+    requests_in_flight: Optional[int] = None
+    requests_peak: Optional[int] = None
 
     @classmethod
     def of(cls, answer: Dict[str, Any]) -> Optional['Report']:
@@ -50,7 +52,9 @@ class Report:
                    switched=bool(said.get('switched')),
                    switch_reason=said.get('switch-reason'),
                    switch_ms=said.get('switch-time'),
-                   sentence=said.get('reason'))
+                   sentence=said.get('reason'),
+                   requests_in_flight=said.get('requests-in-flight'),
+                   requests_peak=said.get('requests-peak'))
 
 
 def is_supported(schema: Any) -> bool:
