@@ -31,7 +31,7 @@
  *   random *  1: pages in random order; 0: one after the other
  *   read   *  static pages that are read and verified for each write
  *   text      1: compressible contents; 0: incompressible
- *   beat      ms between heartbeats
+ *   beat   *  ms between heartbeats
  *
  * Lines that it prints, each written by one write():
  *
@@ -102,8 +102,8 @@ typedef struct Writer {
 
 /* Constant once the writers run, but for the atomic ones */
 static struct {
-    unsigned long fill, ws, threads, text, beat;
-    _Atomic unsigned long load, rate, rounds, write, random, read;
+    unsigned long fill, ws, threads, text;
+    _Atomic unsigned long load, rate, rounds, write, random, read, beat;
 } conf = {
     .threads = 1, .beat = 20, .load = 1,
 };
@@ -361,13 +361,14 @@ static void *heartbeat_run(void *opaque)
 
     (void)opaque;
     for (;;) {
+        uint64_t period = atomic_load(&conf.beat) * NS_PER_MS;
         uint64_t ops = 0, stall;
 
-        due += conf.beat * NS_PER_MS;
+        due += period;
         sleep_until(due);
         uint64_t now = now_ns();
         stall = now - due;
-        if (stall > conf.beat * NS_PER_MS) {
+        if (stall > period) {
             due = now;
         }
         for (unsigned long i = 0; i < conf.threads; i++) {
@@ -439,7 +440,7 @@ static bool set_parameter(const char *name, unsigned long value, bool running)
     } known[] = {
         { "fill", &conf.fill, NULL }, { "ws", &conf.ws, NULL },
         { "threads", &conf.threads, NULL }, { "text", &conf.text, NULL },
-        { "beat", &conf.beat, NULL }, { "load", NULL, &conf.load },
+        { "beat", NULL, &conf.beat }, { "load", NULL, &conf.load },
         { "rate", NULL, &conf.rate }, { "rounds", NULL, &conf.rounds },
         { "write", NULL, &conf.write }, { "random", NULL, &conf.random },
         { "read", NULL, &conf.read },
@@ -502,6 +503,16 @@ static void list_disks(char *text, size_t room)
     }
 }
 
+/* Until all writers have done their rounds */
+static void wait_rest(void)
+{
+    for (unsigned long i = 0; i < conf.threads; i++) {
+        while (!writer_rests(&writers[i])) {
+            sleep_until(now_ns() + NAP_NS);
+        }
+    }
+}
+
 static void obey(char *command)
 {
     char how[16], copy[128];
@@ -513,6 +524,8 @@ static void obey(char *command)
         return;
     } else if (!strcmp(command, "reset")) {
         atomic_store(&max_stall, 0);
+    } else if (!strcmp(command, "rest")) {
+        wait_rest();
     } else if (!strcmp(command, "disks")) {
         list_disks(copy + strlen(copy), sizeof(copy) - strlen(copy));
     } else if (!strcmp(command, "poweroff")) {
