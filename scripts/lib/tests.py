@@ -4,7 +4,7 @@
 
     tests.py unit          names of the programs
     tests.py functional    path, timeout in seconds, slow|quick
-    tests.py scripts       the same
+    tests.py libvirt, scripts   the same
 """
 
 import glob
@@ -14,6 +14,7 @@ import sys
 
 REPO = os.path.realpath(os.path.join(os.path.dirname(__file__), '../..'))
 FILES = {'functional': 'tests/functional/test_*.py',
+         'libvirt': 'tests/functional/libvirt/test_*.py',
          'scripts': 'tests/scripts/test-*'}
 
 
