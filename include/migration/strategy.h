@@ -41,7 +41,7 @@ RamStrategy *strategy_parse(const char *keyval, Error **errp);
  * @resume: a paused post-copy goes on; its strategy stays.
  */
 bool strategy_check(const MigrationAddress *addr, bool resume, Error **errp);
-void strategy_begin(bool resume);
+void strategy_begin(const MigrationAddress *addr, bool resume);
 bool strategy_needs_return_path(void);
 
 /*
@@ -116,7 +116,7 @@ uint64_t strategy_delta_cache_size(void);
 #define STRATEGY_RP_TYPE 9
 
 extern bool strategy_repeats_setup_now;
-extern bool strategy_notes_pages_now;
+extern bool redirect_sink_active;
 
 static inline bool strategy_repeats_setup(void)
 {
@@ -133,7 +133,7 @@ void strategy_note_page(RAMBlock *block, ram_addr_t offset);
 static inline void strategy_page_from_source(RAMBlock *block,
                                              ram_addr_t offset)
 {
-    if (unlikely(strategy_notes_pages_now)) {
+    if (unlikely(redirect_sink_active)) {
         strategy_note_page(block, offset);
     }
 }

@@ -15,6 +15,9 @@
 #include "migration/strategy.h"
 #include "config.h"
 #include "delta-cache.h"
+#include "redirect/incoming.h"
+#include "redirect/redirect.h"
+#include "redirect/sink-ram.h"
 #include "run.h"
 #include "section.h"
 #include "split/split.h"
@@ -60,6 +63,7 @@ static int on_precopy_event(NotifierWithReturn *n, void *data, Error **errp)
 
     switch (pnd->reason) {
     case PRECOPY_NOTIFY_AFTER_BITMAP_SYNC:
+        redirect_synced();
         if (!migration_thread_is_self()) {
             /* auto-converge reads the log in the middle of a pass */
             break;
@@ -73,6 +77,7 @@ static int on_precopy_event(NotifierWithReturn *n, void *data, Error **errp)
         }
         break;
     case PRECOPY_NOTIFY_CLEANUP:
+        redirect_end();
         strategy_run_end();
         break;
     default:
@@ -84,6 +89,7 @@ static int on_precopy_event(NotifierWithReturn *n, void *data, Error **errp)
 void strategy_init(void)
 {
     parameter.config = STRATEGY_CONFIG_DEFAULT;
+    redirect_init();
     migration_add_notifier(&migration_notifier, on_migration_event);
     precopy_notifier.notify = (NotifierWithReturnFunc)on_precopy_event;
     precopy_add_notifier(&precopy_notifier);
@@ -177,7 +183,7 @@ bool strategy_check(const MigrationAddress *addr, bool resume, Error **errp)
            (!config.split || split_check(config.split, errp));
 }
 
-void strategy_begin(bool resume)
+void strategy_begin(const MigrationAddress *addr, bool resume)
 {
     StrategyConfig config = next_config();
     bool asked_for = parameter.asked_for || parameter.once.postcopy;
@@ -187,6 +193,7 @@ void strategy_begin(bool resume)
     }
     delta_cache_begin();
     strategy_run_begin(&config, asked_for);
+    redirect_begin(addr, config.redirectable);
     if (strategy_config_in_force(&config)) {
         strategy_section_register();
     }
@@ -197,34 +204,32 @@ bool strategy_needs_return_path(void)
     return strategy_run_active();
 }
 
-/* Redirect; what answers differently comes with the next changes */
 bool strategy_repeats_setup_now;
-bool strategy_notes_pages_now;
 
 bool strategy_return_path_message(const uint8_t *buf, size_t len,
                                   Error **errp)
 {
-    error_setg(errp, "a message about a redirect, but there was none");
-    return false;
+    return redirect_message(buf, len, errp);
 }
 
 bool strategy_load_ends(void)
 {
-    return false;
+    return redirect_incoming_ends();
 }
 
 bool strategy_load_ended(void)
 {
-    return false;
+    return redirect_incoming_ended();
 }
 
 bool strategy_incoming_again(void)
 {
-    return false;
+    return redirect_incoming_again();
 }
 
 void strategy_note_page(RAMBlock *block, ram_addr_t offset)
 {
+    redirect_sink_source_page(block, offset);
 }
 
 int strategy_do_route_page(RAMBlock *block, ram_addr_t offset)
@@ -234,27 +239,28 @@ int strategy_do_route_page(RAMBlock *block, ram_addr_t offset)
 
 bool strategy_sync_due(bool fits)
 {
+    redirect_safe_point(fits);
     return strategy_run_sync_due(fits);
 }
 
 bool strategy_step(bool fits)
 {
-    return strategy_run_step(fits);
+    return strategy_run_step(fits && !redirect_holds());
 }
 
 bool strategy_switch_due(void)
 {
-    return strategy_run_switch_due();
+    return strategy_run_switch_due() && !redirect_holds();
 }
 
 bool strategy_iterates(bool requested)
 {
-    return strategy_run_iterates(requested);
+    return !redirect_orders() && strategy_run_iterates(requested);
 }
 
 bool strategy_idle(void)
 {
-    return strategy_run_idle();
+    return strategy_run_idle(redirect_idle());
 }
 
 bool strategy_stays_stopped(void)

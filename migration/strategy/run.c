@@ -18,6 +18,7 @@
 #include "migration/strategy.h"
 #include "system/runstate.h"
 #include "meter.h"
+#include "redirect/redirect.h"
 #include "run.h"
 #include "schedule.h"
 #include "split/split.h"
@@ -407,6 +408,22 @@ bool strategy_run_step(bool fits)
     return fits;
 }
 
+void strategy_run_redirected(void)
+{
+    MigrationState *s = migrate_get_current();
+    StrategyRun *run = current_run;
+
+    /* The new destination has loaded our section before it was ready */
+    while (qemu_sem_timedwait(&s->rp_state.rp_pong_acks, 0) == 0) {
+        trace_strategy_stale_pong();
+    }
+    run->pinged = true;
+    run->pongs = STRATEGY_PONGS;
+    run->agreed = false;
+    run->window_start = 0;
+    meter_reset(&run->meter);
+}
+
 bool strategy_run_switch_due(void)
 {
     bool ordered = qatomic_read(&migrate_get_current()->start_postcopy);
@@ -429,11 +446,11 @@ bool strategy_run_iterates(bool requested)
     return run->config.mode != RAM_STRATEGY_MODE_POSTCOPY;
 }
 
-bool strategy_run_idle(void)
+bool strategy_run_idle(bool relay)
 {
     MigrationState *s = migrate_get_current();
 
-    if (!strategy_run_active() || !current_run->starved) {
+    if (!strategy_run_active() || !(current_run->starved || relay)) {
         return false;
     }
     if (migrate_has_error(s) && !qemu_file_get_error(s->to_dst_file)) {
@@ -506,5 +523,6 @@ RamStrategyInfo *strategy_run_query(void)
         info->forecast = QAPI_CLONE(RamStrategyForecast, run->forecast);
     }
     info->split = split_query();
+    info->redirect = redirect_query();
     return info;
 }

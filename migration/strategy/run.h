@@ -78,6 +78,13 @@ bool strategy_run_step(bool fits);
 bool strategy_run_switch_due(void);
 
 /*
+ * strategy_run_redirected: the stream goes to another destination now
+ *
+ * Migration thread.
+ */
+void strategy_run_redirected(void);
+
+/*
  * strategy_run_iterates: should RAM send anything in this turn?
  *
  * Migration thread.
@@ -93,7 +100,7 @@ bool strategy_run_iterates(bool requested);
  * path is noticed here, since a stream on which nothing is sent never
  * shows an error.
  */
-bool strategy_run_idle(void);
+bool strategy_run_idle(bool relay);
 
 /*
  * strategy_run_pass_end: the dirty log was read in the pre-copy phase

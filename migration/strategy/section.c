@@ -17,7 +17,10 @@
 #include "migration/qemu-file.h"
 #include "migration/register.h"
 #include "system/runstate.h"
+#include "migration/strategy.h"
 #include "message.h"
+#include "redirect/incoming.h"
+#include "redirect/redirect.h"
 #include "run.h"
 #include "section.h"
 #include "split/split.h"
@@ -43,19 +46,27 @@ static int section_save_setup(QEMUFile *f, void *opaque, Error **errp)
         !split_save_setup(f, strategy_run_config()->split, errp)) {
         return -EIO;
     }
+    if (strategy_repeats_setup()) {
+        redirect_save_setup(f);
+    }
     strategy_message_put_end(f);
     return 0;
 }
 
 static bool section_is_active_iterate(void *opaque)
 {
-    return split_iterates();
+    return split_iterates() || redirect_orders();
 }
 
 static int section_save_iterate(QEMUFile *f, void *opaque)
 {
-    bool ok = split_save_iterate(f);
+    bool ok = true;
 
+    if (redirect_orders()) {
+        redirect_save_order(f);
+    } else {
+        ok = split_save_iterate(f);
+    }
     strategy_message_put_end(f);
     return ok ? 1 : -EIO;
 }
@@ -70,6 +81,10 @@ static int section_save_complete(QEMUFile *f, void *opaque)
 {
     bool ok = !strategy_run_config()->split || split_save_complete(f);
 
+    if (redirect_happened()) {
+        strategy_message_put(f, STRATEGY_MSG_REDIRECT_END,
+                             STRATEGY_MSG_REQUIRED, NULL, 0);
+    }
     strategy_message_put_end(f);
     return ok ? 0 : -EIO;
 }
@@ -99,7 +114,9 @@ static bool load_message(const StrategyMessage *m, void *opaque, Error **errp)
                             incoming.config.background);
         return true;
     default:
-        return strategy_message_unknown(m, errp);
+        return redirect_incoming_knows(m->type) ?
+               redirect_incoming_message(m, errp) :
+               strategy_message_unknown(m, errp);
     }
 }
 
@@ -114,6 +131,12 @@ static int section_load_state(QEMUFile *f, void *opaque, int version_id)
     return 0;
 }
 
+static int section_load_cleanup(void *opaque)
+{
+    redirect_incoming_cleanup();
+    return 0;
+}
+
 static const SaveVMHandlers section_handlers = {
     .is_active = section_is_active,
     .is_active_iterate = section_is_active_iterate,
@@ -124,6 +147,7 @@ static const SaveVMHandlers section_handlers = {
     .save_cleanup = section_save_cleanup,
     .save_live_complete_precopy = section_save_complete,
     .load_state = section_load_state,
+    .load_cleanup = section_load_cleanup,
 };
 
 void strategy_section_register(void)
@@ -167,5 +191,6 @@ RamStrategyInfo *strategy_section_query(void)
     info->has_requests_in_flight = info->has_requests_peak = info->switched;
     info->requests_in_flight = qatomic_read(&mis->page_requested_count);
     info->requests_peak = qatomic_read(&requests_peak);
+    info->redirect = redirect_incoming_query();
     return info;
 }

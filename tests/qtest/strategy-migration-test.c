@@ -81,6 +81,9 @@ int main(int argc, char **argv)
     strategy_add_failure();
     strategy_add_recovery();
     strategy_add_delta();
+    strategy_add_redirect();
+    strategy_add_redirect_refusals();
+    strategy_add_redirect_faults();
 
     ret = g_test_run();
     strategy_firmware_delete();

@@ -131,6 +131,9 @@ static GByteArray *make_rp(uint16_t type)
     case REDIRECT_RP_RELAY:
         len = redirect_rp_encode_relay(out->data, &relay);
         break;
+    case REDIRECT_RP_ACCEPTED:
+        len = redirect_rp_encode_accepted(out->data);
+        break;
     }
     g_byte_array_set_size(out, len);
     return out;
@@ -219,6 +222,7 @@ static void test_return_path(void)
     g_autoptr(GByteArray) refused = make_rp(REDIRECT_RP_REFUSED);
     g_autoptr(GByteArray) have = make_rp(REDIRECT_RP_HAVE);
     g_autoptr(GByteArray) relay = make_rp(REDIRECT_RP_RELAY);
+    g_autoptr(GByteArray) accepted = make_rp(REDIRECT_RP_ACCEPTED);
 
     redirect_rp_decode(&rp, &two, ready->data, ready->len, &error_abort);
     g_assert_cmpint(rp.type, ==, REDIRECT_RP_READY);
@@ -243,6 +247,9 @@ static void test_return_path(void)
     g_assert_cmpuint(rp.relay.zero, ==, 4);
     g_assert_cmpuint(rp.relay.duplicates, ==, 3);
     g_assert_cmpuint(rp.relay.bytes, ==, 1ull << 40);
+
+    redirect_rp_decode(&rp, &two, accepted->data, accepted->len, &error_abort);
+    g_assert_cmpint(rp.type, ==, REDIRECT_RP_ACCEPTED);
 }
 
 /* A sentence that is too long is cut, a HAVE at its limit fits */
@@ -281,6 +288,7 @@ static void test_cut_short(void)
         { 'r', make_rp(REDIRECT_RP_REFUSED) },
         { 'r', make_rp(REDIRECT_RP_HAVE) },
         { 'r', make_rp(REDIRECT_RP_RELAY) },
+        { 'r', make_rp(REDIRECT_RP_ACCEPTED) },
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -345,7 +353,7 @@ static void test_lies(void)
         { 'm', make_bitmap(), 8, 8, 64, "not there" },
         { 'm', make_bitmap(), 8, 8, -64, "not there" },
         { 'r', make_rp(REDIRECT_RP_READY), 0, 2, 0, "type 0" },
-        { 'r', make_rp(REDIRECT_RP_READY), 0, 2, 5, "type 5" },
+        { 'r', make_rp(REDIRECT_RP_READY), 0, 2, 6, "type 6" },
         { 'r', make_rp(REDIRECT_RP_READY), 2, 2, 2, "flags" },
         { 'r', make_rp(REDIRECT_RP_READY), 4, 2, 0, "address of 0" },
         { 'r', make_rp(REDIRECT_RP_READY), 8, 1, 0x80, "printable" },
@@ -448,28 +456,33 @@ static void on_relay(const RedirectRelay *relay, void *opaque)
     g_string_append(opaque, "relay ");
 }
 
+static void on_accepted(void *opaque)
+{
+    g_string_append(opaque, "accepted ");
+}
+
 static void test_dispatch(void)
 {
     static const RedirectReturnPathOps ops = {
         .ready = on_ready, .refused = on_refused, .have = on_have,
-        .relay = on_relay,
+        .relay = on_relay, .accepted = on_accepted,
     };
     g_autoptr(GString) seen = g_string_new(NULL);
     Error *err = NULL;
     bool ok;
 
-    for (uint16_t type = REDIRECT_RP_READY; type <= REDIRECT_RP_RELAY;
+    for (uint16_t type = REDIRECT_RP_READY; type <= REDIRECT_RP_ACCEPTED;
          type++) {
         g_autoptr(GByteArray) rp = make_rp(type);
 
         redirect_return_path_handle(&ops, &two, rp->data, rp->len, seen,
                                     &error_abort);
     }
-    g_assert_cmpstr(seen->str, ==, "ready refused have relay ");
+    g_assert_cmpstr(seen->str, ==, "ready refused have relay accepted ");
     ok = redirect_return_path_handle(&ops, &two, (const uint8_t *)"\0\7", 2,
                                      seen, &err);
     assert_refused(ok, err, "type 7");
-    g_assert_cmpstr(seen->str, ==, "ready refused have relay ");
+    g_assert_cmpstr(seen->str, ==, "ready refused have relay accepted ");
 }
 
 int main(int argc, char **argv)

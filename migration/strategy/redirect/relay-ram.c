@@ -11,6 +11,7 @@
 #include "exec/target_page.h"
 #include "qemu/bitmap.h"
 #include "creds.h"
+#include "fault.h"
 #include "relay-ram.h"
 #include "relay.h"
 #include "wire.h"
@@ -143,10 +144,14 @@ static void release_ram(unsigned region, uint64_t first, uint64_t n,
                         void *opaque)
 {
     RAMBlock *rb = relay.ram[region];
+    bool give_up = redirect_fault("mid-relay");
     uint64_t start = ROUND_UP(first * PAGELINK_PAGE_SIZE, rb->page_size);
     uint64_t end = QEMU_ALIGN_DOWN((first + n) * PAGELINK_PAGE_SIZE,
                                    rb->page_size);
 
+    if (give_up) {
+        redirect_relay_cancel(relay.sender);
+    }
     if (qatomic_read(&relay.keep) || start >= end || !is_ours_alone(rb)) {
         return;
     }

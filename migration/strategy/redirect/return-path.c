@@ -23,6 +23,9 @@ bool redirect_return_path_handle(const RedirectReturnPathOps *ops,
     case REDIRECT_RP_REFUSED:
         ops->refused(rp.sentence, opaque);
         break;
+    case REDIRECT_RP_ACCEPTED:
+        ops->accepted(opaque);
+        break;
     case REDIRECT_RP_HAVE:
         ops->have(&rp.have, opaque);
         break;

@@ -19,6 +19,7 @@
 typedef struct RedirectReturnPathOps {
     void (*ready)(const RedirectReady *ready, void *opaque);
     void (*refused)(const char *sentence, void *opaque);
+    void (*accepted)(void *opaque);
     void (*have)(const RedirectBitmap *have, void *opaque);
     void (*relay)(const RedirectRelay *relay, void *opaque);
 } RedirectReturnPathOps;

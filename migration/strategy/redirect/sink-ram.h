@@ -9,7 +9,7 @@
 #ifndef MIGRATION_STRATEGY_REDIRECT_SINK_RAM_H
 #define MIGRATION_STRATEGY_REDIRECT_SINK_RAM_H
 
-#include "exec/cpu-common.h"
+#include "migration/strategy.h"
 #include "qapi/qapi-types-strategy.h"
 #include "../message.h"
 
@@ -23,12 +23,10 @@ bool redirect_sink_message(const StrategyMessage *m, Error **errp);
 
 /*
  * redirect_sink_source_page: the source sends this page; before it is
- * written.  Thread that loads RAM.
+ * written.  Thread that loads RAM.  To be called while redirect_sink_active
+ * is set, which migration/strategy.h declares.
  */
 void redirect_sink_source_page(RAMBlock *block, ram_addr_t offset);
-
-/* redirect_sink_active: is redirect_sink_source_page() to be called? */
-extern bool redirect_sink_active;
 
 /*
  * redirect_sink_end: nothing more is taken from the relay, and no page is

@@ -410,6 +410,12 @@ size_t redirect_rp_encode_relay(uint8_t *buf, const RedirectRelay *relay)
     return RELAY_LEN;
 }
 
+size_t redirect_rp_encode_accepted(uint8_t *buf)
+{
+    stw_be_p(buf, REDIRECT_RP_ACCEPTED);
+    return 2;
+}
+
 static bool ready_decode(RedirectReady *ready, const uint8_t *buf, size_t len,
                          Error **errp)
 {
@@ -495,6 +501,11 @@ bool redirect_rp_decode(RedirectRp *rp, const RedirectBlocks *blocks,
                              REDIRECT_MAX_HAVE_PAGES, "HAVE", errp);
     case REDIRECT_RP_RELAY:
         return relay_decode(&rp->relay, buf, len, errp);
+    case REDIRECT_RP_ACCEPTED:
+        if (len != 2) {
+            return wrong(errp, "ACCEPTED", "%zu bytes", len);
+        }
+        return true;
     default:
         return wrong(errp, "message on the return path", "type %u", rp->type);
     }

@@ -12,7 +12,8 @@
  *           the relay owes
  *
  * On the return path from the new destination, in messages of the type
- * MIG_RP_MSG_STRATEGY: READY, REFUSED, HAVE and RELAY.
+ * MIG_RP_MSG_STRATEGY: READY, REFUSED, HAVE and RELAY.  From the old one:
+ * ACCEPTED, when it has the whole order.
  *
  * All functions are pure.  A decoder validates the whole message, sets
  * nothing that outlives an error, and says in @errp what is wrong.  All
@@ -92,6 +93,7 @@ typedef struct RedirectBitmap {
 #define REDIRECT_RP_REFUSED         2
 #define REDIRECT_RP_HAVE            3
 #define REDIRECT_RP_RELAY           4
+#define REDIRECT_RP_ACCEPTED        5
 
 typedef struct RedirectReady {
     bool tls;
@@ -166,6 +168,7 @@ size_t redirect_rp_encode_refused(uint8_t *buf, const char *sentence);
 /* redirect_rp_encode_have: @bits as in RedirectBitmap */
 size_t redirect_rp_encode_have(uint8_t *buf, const RedirectBitmap *have);
 size_t redirect_rp_encode_relay(uint8_t *buf, const RedirectRelay *relay);
+size_t redirect_rp_encode_accepted(uint8_t *buf);
 
 /* A decoded message of the return path */
 typedef struct RedirectRp {

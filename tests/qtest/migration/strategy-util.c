@@ -54,6 +54,12 @@ void strategy_speed(StrategyGuests *g, int64_t bandwidth, int64_t downtime)
     migrate_set_parameter_int(g->from, "max-bandwidth", bandwidth);
 }
 
+void strategy_listen(StrategyGuests *g, QTestState *who)
+{
+    migrate_incoming_qmp(who, "tcp:127.0.0.1:0", NULL,
+                         "{ 'exit-on-error': false }");
+}
+
 static void set_up_destination(StrategyGuests *g)
 {
     if (!g->setup.no_postcopy) {
@@ -62,8 +68,13 @@ static void set_up_destination(StrategyGuests *g)
     if (g->setup.preempt) {
         migrate_set_capability(g->to, "postcopy-preempt", true);
     }
-    migrate_incoming_qmp(g->to, "tcp:127.0.0.1:0", NULL,
-                         "{ 'exit-on-error': false }");
+    if (g->setup.xbzrle) {
+        migrate_set_capability(g->to, "xbzrle", true);
+    }
+    if (g->setup.set_up) {
+        g->setup.set_up(g->to, false);
+    }
+    strategy_listen(g, g->to);
 }
 
 static void set_up_source(StrategyGuests *g)
@@ -76,6 +87,12 @@ static void set_up_source(StrategyGuests *g)
     }
     if (g->setup.pause) {
         migrate_set_capability(g->from, "pause-before-switchover", true);
+    }
+    if (g->setup.xbzrle) {
+        migrate_set_capability(g->from, "xbzrle", true);
+    }
+    if (g->setup.set_up) {
+        g->setup.set_up(g->from, true);
     }
     if (g->setup.strategy) {
         strategy_set(g->from, g->setup.strategy);
@@ -120,6 +137,12 @@ bool strategy_start(StrategyGuests *g, const StrategySetup *setup)
 void strategy_replace_destination(StrategyGuests *g)
 {
     qtest_quit(g->to);
+    g_assert(!start_qemus(g, true));
+    set_up_destination(g);
+}
+
+void strategy_add_destination(StrategyGuests *g)
+{
     g_assert(!start_qemus(g, true));
     set_up_destination(g);
 }
@@ -179,6 +202,26 @@ void strategy_wait_passes(QTestState *who, uint64_t passes)
 {
     wait_for((Goal) { .reached = has_passes, .who = who,
                       .name = "passes", .count = passes });
+}
+
+static bool has_sent(const Goal *goal)
+{
+    g_autoptr(QDict) rsp = migrate_query(goal->who);
+    const QDict *ram = qdict_get_qdict(rsp, "ram");
+    uint64_t total, left;
+
+    if (!ram || !g_str_equal(qdict_get_str(rsp, "status"), "active")) {
+        return false;
+    }
+    total = qdict_get_int(ram, "total");
+    left = qdict_get_int(ram, "remaining");
+    return total && (total - left) * 100 >= total * goal->count;
+}
+
+void strategy_wait_sent(QTestState *who, unsigned percent)
+{
+    wait_for((Goal) { .reached = has_sent, .who = who,
+                      .name = "percent of the first pass", .count = percent });
 }
 
 static bool has_mid_pass_sync(const Goal *goal)

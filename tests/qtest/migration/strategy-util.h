@@ -27,6 +27,8 @@ typedef struct StrategySetup {
     bool no_postcopy;           /* leave the capability off */
     bool preempt;               /* postcopy-preempt as well */
     bool pause;                 /* pause-before-switchover as well */
+    bool xbzrle;                /* likewise */
+    void (*set_up)(QTestState *who, bool source);       /* the rest, or NULL */
     bool stopped;               /* the guest is stopped: it writes nothing */
     bool oob;                   /* for migrate-recover */
     bool hide_stderr;           /* errors are expected */
@@ -58,6 +60,15 @@ bool strategy_start(StrategyGuests *g, const StrategySetup *setup);
 
 /* strategy_replace_destination: a new one, as the first was set up */
 void strategy_replace_destination(StrategyGuests *g);
+
+/*
+ * strategy_add_destination: one more, which g->to is then; the one before is
+ * the caller's
+ */
+void strategy_add_destination(StrategyGuests *g);
+
+/* strategy_listen: let a destination wait for a migration (again) */
+void strategy_listen(StrategyGuests *g, QTestState *who);
 
 /* strategy_migrate: give the command */
 void strategy_migrate(StrategyGuests *g);
@@ -108,6 +119,9 @@ void strategy_wait_cancelled(QTestState *who);
 /* strategy_wait_passes: wait until that many passes are reported */
 void strategy_wait_passes(QTestState *who, uint64_t passes);
 
+/* strategy_wait_sent: wait until so much of the first pass is sent */
+void strategy_wait_sent(QTestState *who, unsigned percent);
+
 /* strategy_wait_mid_pass_sync: wait until the log was read in mid-pass */
 void strategy_wait_mid_pass_sync(QTestState *who);
 
@@ -153,5 +167,8 @@ void strategy_add_cancel(void);
 void strategy_add_failure(void);
 void strategy_add_recovery(void);
 void strategy_add_delta(void);
+void strategy_add_redirect(void);
+void strategy_add_redirect_refusals(void);
+void strategy_add_redirect_faults(void);
 
 #endif

@@ -1,0 +1,80 @@
+/*
+ * Redirect: the channel to a new destination, before the stream goes there
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MIGRATION_STRATEGY_REDIRECT_CHANNEL_H
+#define MIGRATION_STRATEGY_REDIRECT_CHANNEL_H
+
+#include "io/channel.h"
+#include "qapi/qapi-types-sockets.h"
+#include "wire.h"
+
+/*
+ * RedirectConnect: connect, with the TLS handshake if the migration uses TLS,
+ * on a thread of its own: neither the monitor nor the migration waits for a
+ * host that does not answer.
+ */
+typedef struct RedirectConnect RedirectConnect;
+
+/*
+ * redirect_connect_start: begin; main thread, BQL
+ *
+ * @done: called in the main loop when it has ended, once, unless
+ *        redirect_connect_drop() was called before
+ *
+ * Returns: NULL if it cannot even be tried
+ */
+RedirectConnect *redirect_connect_start(const SocketAddress *addr,
+                                        void (*done)(void *opaque),
+                                        void *opaque, Error **errp);
+
+/*
+ * redirect_connect_take: the channel, after @done
+ *
+ * @ms: how long it took, milliseconds; as a bound of the round trip
+ *
+ * Returns: a reference, or NULL and why
+ */
+QIOChannel *redirect_connect_take(RedirectConnect *c, int64_t *ms,
+                                  Error **errp);
+
+/* redirect_connect_drop: give up or forget; main thread; NULL will do */
+void redirect_connect_drop(RedirectConnect *c);
+
+/* redirect_same_peer: do both channels lead to the same socket? */
+bool redirect_same_peer(QIOChannel *a, QIOChannel *b);
+
+/*
+ * RedirectHandshake: wait for the new destination's answer to the set-up
+ *
+ * A thread reads what comes on the return path up to READY, and nothing
+ * beyond it.
+ */
+typedef struct RedirectHandshake RedirectHandshake;
+
+typedef enum RedirectAnswer {
+    REDIRECT_ANSWER_NONE,       /* not yet */
+    REDIRECT_ANSWER_READY,
+    REDIRECT_ANSWER_NO,         /* it refused, or went away */
+} RedirectAnswer;
+
+/* redirect_handshake_start: @ioc must outlive it */
+RedirectHandshake *redirect_handshake_start(QIOChannel *ioc);
+
+/*
+ * redirect_handshake_poll: any thread
+ *
+ * @ready: set with REDIRECT_ANSWER_READY
+ * @errp: set with REDIRECT_ANSWER_NO
+ */
+RedirectAnswer redirect_handshake_poll(RedirectHandshake *h,
+                                       RedirectReady *ready, Error **errp);
+
+/*
+ * redirect_handshake_free: without an answer this breaks the channel off;
+ * NULL will do
+ */
+void redirect_handshake_free(RedirectHandshake *h);
+
+#endif

@@ -1,0 +1,849 @@
+/*
+ * Redirect: the source's side
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "crypto/random.h"
+#include "exec/ramblock.h"
+#include "exec/target_page.h"
+#include "qapi/clone-visitor.h"
+#include "qapi/error.h"
+#include "qapi/qapi-visit-sockets.h"
+#include "qemu/cutils.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qemu/rcu.h"
+#include "qemu/timer.h"
+#include "qemu/uuid.h"
+#include "qobject/json-writer.h"
+#include "migration/migration-stats.h"
+#include "migration/migration.h"
+#include "migration/misc.h"
+#include "migration/options.h"
+#include "migration/ram.h"
+#include "migration/savevm.h"
+#include "migration/socket.h"
+#include "migration/strategy.h"
+#include "migration/yank_functions.h"
+#include "../message.h"
+#include "../run.h"
+#include "../trace.h"
+#include "channel.h"
+#include "fault.h"
+#include "owed.h"
+#include "redirect.h"
+#include "request.h"
+#include "return-path.h"
+
+/* Most BITMAPs in one part of the section */
+#define BITMAPS_A_PART (STRATEGY_MSG_MAX_COUNT / 2)
+/* How often a wait looks whether the migration is still alive */
+#define WAIT_SLICE_MS 100
+
+/* A stream to the new destination that holds the set-up, and nothing else */
+typedef struct Probe {
+    QEMUFile *file;             /* NULL: there is none */
+    JSONWriter *vmdesc;
+    RedirectHandshake *handshake;
+    RedirectSession session;
+} Probe;
+
+static struct {
+    /* Main thread, BQL; constant while the migration thread runs */
+    bool running;
+
+    /* Migration thread only */
+    Probe probe;
+    GPtrArray *rams;            /* of RAMBlock: a number for each */
+    struct {                    /* while the order is written */
+        bool now;
+        bool begun;
+        RedirectReady ready;
+        const char *hostname;   /* of the new destination, or NULL */
+        unsigned block;
+        uint64_t first;
+    } order;
+    bool idle;
+
+    /* Constant from the first redirect on */
+    RedirectBlocks blocks;
+
+    QemuSemaphore accepted;     /* by the old destination */
+
+    /* Protects what is below */
+    QemuMutex lock;
+    RedirectOwed *owed;         /* changed by the migration thread */
+    bool deaf;                  /* the return path is still the old one */
+    SocketAddress *addr;        /* where the stream goes now */
+    RedirectPolicy policy;
+    RedirectRelay relay;        /* as the new destination reported last */
+    RedirectRelayHealth health;
+    bool has_relay;
+    uint32_t redirects;
+    uint64_t taken_over;        /* pages */
+    uint64_t bytes_before;      /* sent before the redirect */
+    uint64_t pages_before;
+    uint64_t bytes_at_end;      /* in all; 0: it is not over */
+    uint64_t pages_at_end;
+    char *error;
+} redirect;
+
+static int64_t now_ms(void)
+{
+    return qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+}
+
+void redirect_init(void)
+{
+    qemu_mutex_init(&redirect.lock);
+    qemu_sem_init(&redirect.accepted, 0);
+    redirect_fault_init();
+    redirect_request_init();
+}
+
+/* Number the blocks; what RAM sends, in its order */
+static void blocks_fill(void)
+{
+    RAMBlock *rb;
+
+    g_clear_pointer(&redirect.rams, g_ptr_array_unref);
+    g_clear_pointer(&redirect.blocks.block, g_free);
+    redirect.rams = g_ptr_array_new();
+    RCU_READ_LOCK_GUARD();
+    RAMBLOCK_FOREACH_NOT_IGNORED(rb) {
+        if (rb->used_length >= qemu_target_page_size()) {
+            g_ptr_array_add(redirect.rams, rb);
+        }
+    }
+    redirect.blocks.n = redirect.blocks.expected = redirect.rams->len;
+    redirect.blocks.block = g_new0(RedirectBlock, redirect.rams->len);
+    for (unsigned i = 0; i < redirect.rams->len; i++) {
+        rb = g_ptr_array_index(redirect.rams, i);
+        pstrcpy(redirect.blocks.block[i].name,
+                sizeof(redirect.blocks.block[i].name), rb->idstr);
+        redirect.blocks.block[i].pages =
+            rb->used_length / qemu_target_page_size();
+    }
+}
+
+void redirect_begin(const MigrationAddress *addr, bool redirectable)
+{
+    QEMU_LOCK_GUARD(&redirect.lock);
+    redirect_owed_free(g_steal_pointer(&redirect.owed));
+    qapi_free_SocketAddress(g_steal_pointer(&redirect.addr));
+    if (addr->transport == MIGRATION_ADDRESS_TYPE_SOCKET) {
+        redirect.addr = QAPI_CLONE(SocketAddress, &addr->u.socket);
+    }
+    redirect.idle = false;
+    redirect.has_relay = false;
+    redirect.redirects = 0;
+    redirect.taken_over = 0;
+    redirect.bytes_at_end = redirect.pages_at_end = 0;
+    redirect.relay = (RedirectRelay) {};
+    g_clear_pointer(&redirect.error, g_free);
+    redirect.running = redirectable;
+}
+
+/* Forget a new destination that did not come about; it fails by itself */
+static void probe_drop(void)
+{
+    Probe *probe = &redirect.probe;
+
+    if (!probe->file) {
+        return;
+    }
+    qemu_file_shutdown(probe->file);
+    redirect_handshake_free(g_steal_pointer(&probe->handshake));
+    qemu_fclose(g_steal_pointer(&probe->file));
+    g_clear_pointer(&probe->vmdesc, json_writer_free);
+}
+
+/* The redirect does not come about; takes over @err */
+static void give_up(Error *err)
+{
+    trace_redirect_failed(error_get_pretty(err));
+    probe_drop();
+    WITH_QEMU_LOCK_GUARD(&redirect.lock) {
+        g_free(redirect.error);
+        redirect.error = g_strdup(error_get_pretty(err));
+    }
+    redirect_request_end(err);
+}
+
+void redirect_end(void)
+{
+    RedirectPhase phase;
+
+    if (!redirect.running) {
+        return;
+    }
+    redirect.running = false;
+    redirect.idle = false;
+    WITH_QEMU_LOCK_GUARD(&redirect.lock) {
+        redirect.bytes_at_end = migration_transferred_bytes();
+        redirect.pages_at_end = ram_get_total_transferred_pages();
+    }
+    if (redirect_request_pending(&phase)) {
+        Error *err = NULL;
+
+        error_setg(&err, "The migration ended before it could be redirected");
+        give_up(err);
+    }
+}
+
+static bool same_address(const SocketAddress *a, const SocketAddress *b)
+{
+    g_autofree char *sa = NULL, *sb = NULL;
+
+    if (!a || !b || a->type != b->type) {
+        return false;
+    }
+    sa = redirect_address_print(a, NULL);
+    sb = redirect_address_print(b, NULL);
+    return sa && sb && g_str_equal(sa, sb);
+}
+
+/* The state of the migration does not allow it, and never will again */
+static bool check_status(MigrationStatus status, Error **errp)
+{
+    switch (status) {
+    case MIGRATION_STATUS_ACTIVE:
+        return true;
+    case MIGRATION_STATUS_SETUP:
+    case MIGRATION_STATUS_WAIT_UNPLUG:
+        error_setg(errp, "The migration is still being set up; redirect it "
+                   "when its status is 'active'");
+        return false;
+    case MIGRATION_STATUS_POSTCOPY_ACTIVE:
+    case MIGRATION_STATUS_POSTCOPY_PAUSED:
+    case MIGRATION_STATUS_POSTCOPY_RECOVER_SETUP:
+    case MIGRATION_STATUS_POSTCOPY_RECOVER:
+        error_setg(errp, "The guest runs at the destination already: a "
+                   "migration in post-copy cannot be redirected");
+        return false;
+    case MIGRATION_STATUS_PRE_SWITCHOVER:
+    case MIGRATION_STATUS_DEVICE:
+        error_setg(errp, "The switchover has begun; wait for its end, or "
+                   "cancel the migration");
+        return false;
+    default:
+        error_setg(errp, "No migration is running that could be redirected; "
+                   "use migrate");
+        return false;
+    }
+}
+
+static bool check_clashes(MigrationState *s, Error **errp)
+{
+    MigrationInfo info = {};
+    const char *clash = NULL;
+
+    migration_populate_vfio_info(&info);
+    if (info.vfio) {
+        clash = "VFIO devices";
+        g_free(info.vfio);
+    } else if (migrate_dirty_bitmaps()) {
+        clash = "the capability dirty-bitmaps";
+    } else if (migrate_multifd()) {
+        clash = "the capability multifd";
+    } else if (strategy_run_config()->split) {
+        clash = "split memory";
+    } else if (s->rdma_migration) {
+        clash = "RDMA";
+    } else if (migrate_postcopy_preempt() && s->preempt_pre_7_2) {
+        clash = "the preempt channel of machine types before 7.2";
+    } else if (qemu_target_page_size() != PAGELINK_PAGE_SIZE) {
+        clash = "a target whose pages have not 4 KiB";
+    }
+    if (clash) {
+        error_setg(errp, "A migration with %s cannot be redirected; cancel it "
+                   "and start another one", clash);
+        return false;
+    }
+    return true;
+}
+
+bool redirect_request_may(const SocketAddress *addr, Error **errp)
+{
+    MigrationState *s = migrate_get_current();
+
+    if (!check_status(s->state, errp)) {
+        return false;
+    }
+    if (!redirect.running) {
+        error_setg(errp, "This migration cannot be redirected: set "
+                   "'redirectable' in the parameter 'strategy' before it "
+                   "starts");
+        return false;
+    }
+    if (strategy_run_config()->mode == RAM_STRATEGY_MODE_POSTCOPY) {
+        error_setg(errp, "In mode 'postcopy' the guest runs at the destination "
+                   "at once: there is nothing to redirect");
+        return false;
+    }
+    if (!check_clashes(s, errp)) {
+        return false;
+    }
+    QEMU_LOCK_GUARD(&redirect.lock);
+    if (same_address(addr, redirect.addr)) {
+        error_setg(errp, "The migration goes there already");
+        return false;
+    }
+    return true;
+}
+
+static bool session_new(RedirectSession *session, Error **errp)
+{
+    QemuUUID uuid;
+
+    qemu_uuid_generate(&uuid);
+    memcpy(session->uuid, uuid.data, sizeof(session->uuid));
+    session->number = redirect.redirects + 1;
+    return qcrypto_random_bytes(session->key, sizeof(session->key),
+                                errp) == 0;
+}
+
+void redirect_save_setup(QEMUFile *f)
+{
+    g_autoptr(GByteArray) buf = g_byte_array_new();
+    RedirectSetup setup = {
+        .session = redirect.probe.session,
+        .blocks = redirect.blocks.n,
+    };
+
+    redirect_setup_encode(buf, &setup);
+    strategy_message_put(f, STRATEGY_MSG_REDIRECT_SETUP, STRATEGY_MSG_REQUIRED,
+                         buf->data, buf->len);
+    for (uint32_t i = 0; i < redirect.blocks.n;) {
+        g_byte_array_set_size(buf, 0);
+        i += redirect_blocks_encode(buf, &redirect.blocks, i);
+        strategy_message_put(f, STRATEGY_MSG_REDIRECT_BLOCKS,
+                             STRATEGY_MSG_REQUIRED, buf->data, buf->len);
+    }
+}
+
+/* What migration_thread() sends before its loop; BQL */
+static int probe_send(QEMUFile *f, Error **errp)
+{
+    qemu_savevm_state_header(f);
+    qemu_savevm_send_open_return_path(f);
+    qemu_savevm_send_ping(f, 1);
+    if (migrate_postcopy()) {
+        qemu_savevm_send_postcopy_advise(f);
+    }
+    return qemu_savevm_state_setup(f, errp) ?: qemu_fflush(f);
+}
+
+/*
+ * Set up the stream to the new destination, beside the old one: whatever goes
+ * wrong here, that one goes on.
+ */
+static bool probe_begin(MigrationState *s, RedirectRequest *request,
+                        Error **errp)
+{
+    Probe *probe = &redirect.probe;
+    JSONWriter *vmdesc = s->vmdesc;
+    int ret;
+
+    if (!session_new(&probe->session, errp)) {
+        return false;
+    }
+    if (!redirect.owed) {
+        blocks_fill();
+    }
+    probe->file = qemu_file_new_output(request->ioc);
+    qemu_file_set_blocking(probe->file, true);
+
+    bql_lock();
+    s->vmdesc = vmdesc ? json_writer_new(false) : NULL;
+    strategy_repeats_setup_now = true;
+    ret = probe_send(probe->file, errp);
+    strategy_repeats_setup_now = false;
+    probe->vmdesc = s->vmdesc;
+    s->vmdesc = vmdesc;
+    bql_unlock();
+    if (ret) {
+        if (errp && !*errp) {
+            error_setg_errno(errp, -ret, "Cannot set the stream up");
+        }
+        return false;
+    }
+    probe->handshake = redirect_handshake_start(request->ioc);
+    trace_redirect_probe(redirect.blocks.n);
+    return true;
+}
+
+bool redirect_happened(void)
+{
+    return redirect.running && redirect.redirects;
+}
+
+bool redirect_orders(void)
+{
+    return redirect.order.now;
+}
+
+static void order_put_head(QEMUFile *f)
+{
+    g_autoptr(GByteArray) buf = g_byte_array_new();
+    const char *tls_hostname = migrate_tls_hostname();
+    RedirectOrder order = {
+        .session = redirect.probe.session,
+        .blocks = redirect.blocks.n,
+        .tls = redirect.order.ready.tls,
+        .pages = redirect_owed_left(redirect.owed),
+    };
+
+    pstrcpy(order.address, sizeof(order.address),
+            redirect.order.ready.address);
+    if (!tls_hostname || !*tls_hostname) {
+        tls_hostname = redirect.order.hostname ?: "";
+    }
+    pstrcpy(order.tls_hostname, sizeof(order.tls_hostname), tls_hostname);
+    redirect_order_encode(buf, &order);
+    strategy_message_put(f, STRATEGY_MSG_RELAY_ORDER, STRATEGY_MSG_REQUIRED,
+                         buf->data, buf->len);
+    for (uint32_t i = 0; i < redirect.blocks.n;) {
+        g_byte_array_set_size(buf, 0);
+        i += redirect_blocks_encode(buf, &redirect.blocks, i);
+        strategy_message_put(f, STRATEGY_MSG_REDIRECT_BLOCKS,
+                             STRATEGY_MSG_REQUIRED, buf->data, buf->len);
+    }
+}
+
+void redirect_save_order(QEMUFile *f)
+{
+    g_autoptr(GByteArray) buf = g_byte_array_new();
+
+    if (!redirect.order.begun) {
+        redirect.order.begun = true;
+        order_put_head(f);
+    }
+    for (int i = 0; i < BITMAPS_A_PART; i++) {
+        g_byte_array_set_size(buf, 0);
+        if (!redirect_owed_encode(redirect.owed, buf, &redirect.order.block,
+                                  &redirect.order.first)) {
+            redirect.order.now = false;
+            return;
+        }
+        strategy_message_put(f, STRATEGY_MSG_RELAY_BITMAP,
+                             STRATEGY_MSG_REQUIRED, buf->data, buf->len);
+    }
+}
+
+static void take_back(unsigned block, uint64_t page, void *opaque)
+{
+    ram_save_again(g_ptr_array_index(redirect.rams, block), page);
+}
+
+/*
+ * What is owed: all that is clean here.  What an earlier relay still owes is
+ * not at the old destination, so that the source sends it.
+ */
+static void owe(void)
+{
+    RedirectOwed *old = redirect.owed;
+
+    if (old) {
+        redirect_owed_take(old, UINT64_MAX, take_back, NULL);
+    }
+    WITH_QEMU_LOCK_GUARD(&redirect.lock) {
+        redirect.deaf = true;
+        redirect.owed = redirect_owed_new(&redirect.blocks);
+    }
+    redirect_owed_free(old);
+    for (unsigned i = 0; i < redirect.rams->len; i++) {
+        RAMBlock *rb = g_ptr_array_index(redirect.rams, i);
+
+        redirect_owed_set_clean(redirect.owed, i, rb->bmap);
+    }
+}
+
+/* Is the old destination told?  It is lost when this fails. */
+static bool order_send(MigrationState *s, const RedirectRequest *request,
+                       const RedirectReady *ready)
+{
+    redirect.order.begun = false;
+    redirect.order.block = redirect.order.first = 0;
+    redirect.order.ready = *ready;
+    redirect.order.hostname = request->hostname;
+    redirect.order.now = true;
+    while (redirect.order.now && !qemu_file_get_error(s->to_dst_file)) {
+        /* No limit shall keep the section out of this turn */
+        migration_rate_reset();
+        qemu_savevm_state_iterate(s->to_dst_file, false);
+    }
+    redirect.order.now = false;
+    return qemu_fflush(s->to_dst_file) == 0;
+}
+
+/* Has the old destination got all, so that its channel can be closed? */
+static bool order_accepted(MigrationState *s)
+{
+    int64_t deadline = now_ms() + REDIRECT_ACCEPT_MS;
+
+    while (now_ms() < deadline) {
+        if (qemu_sem_timedwait(&redirect.accepted, WAIT_SLICE_MS) == 0) {
+            return true;
+        }
+        if (s->state != MIGRATION_STATUS_ACTIVE || migrate_has_error(s) ||
+            qemu_file_get_error(s->to_dst_file)) {
+            break;
+        }
+    }
+    return false;
+}
+
+/* Whatever the old destination does now is not the migration's business */
+static void old_return_path_close(MigrationState *s)
+{
+    WITH_QEMU_LOCK_GUARD(&s->qemu_file_lock) {
+        if (s->rp_state.from_dst_file) {
+            qemu_file_shutdown(s->rp_state.from_dst_file);
+        }
+    }
+    close_return_path_on_source(s);
+    WITH_QEMU_LOCK_GUARD(&s->error_mutex) {
+        error_free(s->error);
+        s->error = NULL;
+    }
+}
+
+static void files_swap(MigrationState *s)
+{
+    Probe *probe = &redirect.probe;
+    QEMUFile *old;
+
+    migration_ioc_unregister_yank_from_file(s->to_dst_file);
+    WITH_QEMU_LOCK_GUARD(&s->qemu_file_lock) {
+        old = s->to_dst_file;
+        s->to_dst_file = g_steal_pointer(&probe->file);
+        redirect_request_advance(REDIRECT_PHASE_SWAPPED);
+    }
+    qemu_fclose(old);
+    g_clear_pointer(&s->vmdesc, json_writer_free);
+    s->vmdesc = g_steal_pointer(&probe->vmdesc);
+}
+
+/* The stream goes on to the new destination */
+static void stream_restart(MigrationState *s, RedirectRequest *request)
+{
+    g_free(s->hostname);
+    s->hostname = g_strdup(request->hostname);
+    socket_redirect_outgoing_migration(request->addr);
+    /* Its answer was read with the handshake; only VFIO devices object */
+    s->switchover_acked = true;
+    strategy_run_redirected();
+    if (open_return_path_on_source(s)) {
+        qemu_file_set_error(s->to_dst_file, -EIO);
+    }
+    if (s->state != MIGRATION_STATUS_ACTIVE) {
+        /* Cancelled: that may have shut down the old channel only */
+        qemu_file_shutdown(s->to_dst_file);
+    }
+    /* What is known of the rate is that of another link */
+    s->threshold_size = 0;
+    s->iteration_start_time = now_ms();
+    s->iteration_initial_bytes = migration_transferred_bytes();
+    s->iteration_initial_pages = ram_get_total_transferred_pages();
+    migration_rate_reset();
+}
+
+static void note_redirect(const RedirectRequest *request, bool relays)
+{
+    uint64_t ram_pages = ram_bytes_total() / qemu_target_page_size();
+
+    QEMU_LOCK_GUARD(&redirect.lock);
+    redirect.deaf = false;
+    redirect.redirects++;
+    redirect_policy_init(&redirect.policy, ram_pages, request->rtt_ms,
+                         now_ms());
+    redirect.relay = (RedirectRelay) {};
+    redirect.health = REDIRECT_HEALTH_WAITING;
+    redirect.has_relay = true;
+    redirect.taken_over = 0;
+    redirect.bytes_before = migration_transferred_bytes();
+    redirect.pages_before = ram_get_total_transferred_pages();
+    g_clear_pointer(&redirect.error, g_free);
+    if (!relays) {
+        redirect_policy_relay(&redirect.policy, REDIRECT_RELAY_LOST, now_ms());
+        redirect.health = REDIRECT_HEALTH_GONE;
+        redirect.error = g_strdup("the old destination did not take the order "
+                                  "to be the relay");
+    }
+    qapi_free_SocketAddress(redirect.addr);
+    redirect.addr = QAPI_CLONE(SocketAddress, request->addr);
+}
+
+/*
+ * The new destination is ready: tell the old one, and change over.  From the
+ * first byte of the order on there is no way back; an old destination that
+ * does not answer costs time only, as the source has all it owes.
+ */
+static void commit(MigrationState *s, RedirectRequest *request,
+                   const RedirectReady *ready)
+{
+    Error *err = NULL;
+    bool relays;
+
+    if (redirect_fault("before-order")) {
+        error_setg(&err, "fault point 'before-order'");
+    } else if (migrate_has_error(s)) {
+        error_setg(&err, "The migration to the old destination failed");
+    } else if (!redirect_request_advance(REDIRECT_PHASE_COMMITTING)) {
+        error_setg(&err, "The redirect was withdrawn");
+    } else {
+        ram_save_redirect(redirect.probe.file, &err);
+    }
+    if (err) {
+        give_up(err);
+        return;
+    }
+    while (qemu_sem_timedwait(&redirect.accepted, 0) == 0) {
+        /* Of an old destination that answered too late */
+    }
+    /* The handshake has read its answer, and no more */
+    redirect_handshake_free(g_steal_pointer(&redirect.probe.handshake));
+    owe();
+    relays = order_send(s, request, ready) && order_accepted(s);
+    if (redirect_fault("after-order")) {
+        relays = false;
+    }
+    old_return_path_close(s);
+    note_redirect(request, relays);
+    /* Another thread may have read the log meanwhile */
+    redirect_synced();
+    files_swap(s);
+    stream_restart(s, request);
+    trace_redirect_commit(redirect.redirects,
+                            redirect_owed_left(redirect.owed), relays);
+    redirect_request_end(NULL);
+}
+
+/* Go on with a redirect that was ordered */
+static void request_step(MigrationState *s)
+{
+    RedirectPhase phase;
+    RedirectRequest *request = redirect_request_pending(&phase);
+    RedirectAnswer answer = REDIRECT_ANSWER_NONE;
+    RedirectReady ready;
+    Error *err = NULL;
+
+    if (!request) {
+        return;
+    }
+    if (!redirect_request_advance(REDIRECT_PHASE_PROBING)) {
+        error_setg(&err, "The redirect was withdrawn");
+    } else if (phase == REDIRECT_PHASE_QUEUED) {
+        if (!probe_begin(s, request, &err)) {
+            error_prepend(&err, "Cannot talk to the new destination, so the "
+                          "migration goes on to the old one: ");
+        }
+    } else {
+        answer = redirect_handshake_poll(redirect.probe.handshake, &ready,
+                                         &err);
+        if (err) {
+            error_prepend(&err, "The new destination cannot take the "
+                          "migration, which goes on to the old one: ");
+        }
+    }
+    if (answer == REDIRECT_ANSWER_NONE && !err &&
+        now_ms() >= request->deadline_ms) {
+        error_setg(&err, "The new destination did not answer in %d s, so the "
+                   "migration goes on to the old one",
+                   REDIRECT_ANSWER_MS / 1000);
+    }
+    if (err) {
+        give_up(err);
+    } else if (answer == REDIRECT_ANSWER_READY) {
+        commit(s, request, &ready);
+    }
+}
+
+/* Take over from a relay that is not good enough, or when there is time */
+static void take_over(MigrationState *s, bool fits)
+{
+    double own_rate = MAX(s->pages_per_second, 0);
+    bool bad, spare = fits || !ram_bytes_remaining();
+    uint64_t n;
+
+    if (!redirect.owed || !redirect_owed_left(redirect.owed)) {
+        return;
+    }
+    WITH_QEMU_LOCK_GUARD(&redirect.lock) {
+        redirect_policy_progress(&redirect.policy, 0, now_ms());
+        redirect.health = redirect_policy_health(&redirect.policy, own_rate,
+                                                 now_ms());
+        n = redirect_policy_take(&redirect.policy, redirect.health, own_rate);
+        bad = redirect.health == REDIRECT_HEALTH_STALLED ||
+              redirect.health == REDIRECT_HEALTH_GONE;
+    }
+    if (!n || !(bad || spare)) {
+        return;
+    }
+    n = redirect_owed_take(redirect.owed, n, take_back, NULL);
+    WITH_QEMU_LOCK_GUARD(&redirect.lock) {
+        redirect_policy_took(&redirect.policy, redirect.health, n);
+        redirect.taken_over += n;
+        trace_redirect_take_over(n,
+                                          redirect_health_name(redirect.health),
+                                          redirect_owed_left(redirect.owed));
+    }
+}
+
+void redirect_safe_point(bool fits)
+{
+    MigrationState *s = migrate_get_current();
+
+    if (!redirect.running || s->state != MIGRATION_STATUS_ACTIVE) {
+        redirect.idle = false;
+        return;
+    }
+    request_step(s);
+    take_over(s, fits);
+    redirect.idle = redirect_holds() && !ram_bytes_remaining();
+}
+
+bool redirect_holds(void)
+{
+    RedirectPhase phase;
+
+    return redirect.running &&
+           (redirect_request_pending(&phase) ||
+            (redirect.owed && redirect_owed_left(redirect.owed)));
+}
+
+bool redirect_idle(void)
+{
+    return redirect.idle && !ram_bytes_remaining();
+}
+
+void redirect_synced(void)
+{
+    QEMU_LOCK_GUARD(&redirect.lock);
+    if (!redirect.running || !redirect.owed || redirect.deaf) {
+        return;
+    }
+    for (unsigned i = 0; i < redirect.rams->len; i++) {
+        RAMBlock *rb = g_ptr_array_index(redirect.rams, i);
+
+        redirect_owed_drop_dirty(redirect.owed, i, rb->bmap);
+    }
+}
+
+static void on_ready(const RedirectReady *ready, void *opaque)
+{
+    /* The handshake took the only one that counts */
+}
+
+static void on_refused(const char *sentence, void *opaque)
+{
+}
+
+static void on_accepted(void *opaque)
+{
+    qemu_sem_post(&redirect.accepted);
+}
+
+static void on_have(const RedirectBitmap *have, void *opaque)
+{
+    uint64_t n;
+
+    QEMU_LOCK_GUARD(&redirect.lock);
+    if (!redirect.deaf) {
+        n = redirect_owed_have(redirect.owed, have);
+        redirect_policy_progress(&redirect.policy, n, now_ms());
+    }
+}
+
+static void on_relay(const RedirectRelay *relay, void *opaque)
+{
+    QEMU_LOCK_GUARD(&redirect.lock);
+    if (redirect.deaf) {
+        return;
+    }
+    if (relay->state != redirect.relay.state) {
+        redirect_policy_relay(&redirect.policy, relay->state, now_ms());
+    }
+    redirect.relay = *relay;
+}
+
+bool redirect_message(const uint8_t *buf, size_t len, Error **errp)
+{
+    static const RedirectReturnPathOps ops = {
+        .ready = on_ready,
+        .refused = on_refused,
+        .accepted = on_accepted,
+        .have = on_have,
+        .relay = on_relay,
+    };
+
+    WITH_QEMU_LOCK_GUARD(&redirect.lock) {
+        if (!redirect.owed) {
+            error_setg(errp, "a message about a redirect, but there was none");
+            return false;
+        }
+    }
+    return redirect_return_path_handle(&ops, &redirect.blocks, buf, len, NULL,
+                                       errp);
+}
+
+static RamRelayState relay_state(uint64_t left)
+{
+    switch (redirect.health) {
+    case REDIRECT_HEALTH_WAITING:
+    case REDIRECT_HEALTH_GOOD:
+        if (redirect.relay.state == REDIRECT_RELAY_DONE || !left) {
+            return RAM_RELAY_STATE_COMPLETED;
+        }
+        return redirect.health == REDIRECT_HEALTH_GOOD ?
+               RAM_RELAY_STATE_ACTIVE : RAM_RELAY_STATE_CONNECTING;
+    case REDIRECT_HEALTH_SLOW:
+        return RAM_RELAY_STATE_SLOW;
+    case REDIRECT_HEALTH_STALLED:
+        return RAM_RELAY_STATE_STALLED;
+    default:
+        return RAM_RELAY_STATE_LOST;
+    }
+}
+
+RamStrategyRedirectInfo *redirect_query(void)
+{
+    RamStrategyRedirectInfo *info;
+    uint64_t page = qemu_target_page_size();
+    uint64_t left;
+
+    QEMU_LOCK_GUARD(&redirect.lock);
+    left = redirect.owed ? redirect_owed_left(redirect.owed) : 0;
+    if (!redirect.redirects && !redirect.error) {
+        return NULL;
+    }
+    info = g_new0(RamStrategyRedirectInfo, 1);
+    info->role = RAM_REDIRECT_ROLE_SOURCE;
+    info->redirects = redirect.redirects;
+    info->error = g_strdup(redirect.error);
+    if (!redirect.redirects) {
+        return info;
+    }
+    info->has_relay = info->has_remaining = info->has_taken_over = true;
+    info->has_source_pages = info->has_source_bytes = true;
+    info->has_relay_pages = info->has_relay_zero_pages = true;
+    info->has_relay_bytes = info->has_duplicates = true;
+    info->has_relay_rate = true;
+    info->relay = relay_state(left);
+    info->remaining = left * page;
+    info->taken_over = redirect.taken_over * page;
+    info->source_bytes = (redirect.bytes_at_end ?:
+                          migration_transferred_bytes()) -
+                         redirect.bytes_before;
+    info->source_pages = (redirect.pages_at_end ?:
+                          ram_get_total_transferred_pages()) -
+                         redirect.pages_before;
+    info->relay_pages = redirect.relay.pages;
+    info->relay_zero_pages = redirect.relay.zero;
+    info->relay_bytes = redirect.relay.bytes;
+    info->relay_rate = redirect.policy.rate * page;
+    info->duplicates = redirect.relay.duplicates;
+    return info;
+}

@@ -1,0 +1,334 @@
+/*
+ * Redirect: what the user asks for
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "block/aio.h"
+#include "block/aio-wait.h"
+#include "monitor/hmp.h"
+#include "monitor/monitor.h"
+#include "qapi/clone-visitor.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-strategy.h"
+#include "qapi/qapi-visit-sockets.h"
+#include "qemu/coroutine.h"
+#include "qemu/error-report.h"
+#include "qemu/lockable.h"
+#include "qemu/timer.h"
+#include "qobject/qdict.h"
+#include "migration/migration.h"
+#include "migration/options.h"
+#include "migration/qemu-file.h"
+#include "migration/yank_functions.h"
+#include "channel.h"
+#include "request.h"
+
+typedef struct Request {
+    RedirectRequest public;
+    unsigned refs;              /* atomic: the coroutine, and `current` */
+    QemuCoSleep sleep;          /* main thread only */
+    bool connected;             /* main thread only */
+
+    /* Protected by `lock` */
+    RedirectPhase phase;
+    bool withdrawn;
+    Error *err;
+} Request;
+
+static QemuMutex lock;
+/* Protected by `lock` */
+static Request *current;
+
+static int64_t now_ms(void)
+{
+    return qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+}
+
+void redirect_request_init(void)
+{
+    qemu_mutex_init(&lock);
+}
+
+static void request_unref(Request *r)
+{
+    if (qatomic_fetch_dec(&r->refs) != 1) {
+        return;
+    }
+    if (r->public.ioc) {
+        object_unref(OBJECT(r->public.ioc));
+    }
+    qapi_free_SocketAddress(r->public.addr);
+    g_free(r->public.hostname);
+    error_free(r->err);
+    g_free(r);
+}
+
+RedirectRequest *redirect_request_pending(RedirectPhase *phase)
+{
+    QEMU_LOCK_GUARD(&lock);
+    if (!current || current->phase == REDIRECT_PHASE_CONNECTING) {
+        return NULL;
+    }
+    *phase = current->phase;
+    return &current->public;
+}
+
+bool redirect_request_advance(RedirectPhase phase)
+{
+    QEMU_LOCK_GUARD(&lock);
+    if (current->withdrawn) {
+        return false;
+    }
+    current->phase = phase;
+    return true;
+}
+
+static void request_wake_bh(void *opaque)
+{
+    Request *r = opaque;
+
+    qemu_co_sleep_wake(&r->sleep);
+    request_unref(r);
+}
+
+void redirect_request_end(Error *err)
+{
+    Request *r;
+
+    WITH_QEMU_LOCK_GUARD(&lock) {
+        r = current;
+        if (!r) {
+            error_free(err);
+            return;
+        }
+        if (err && r->phase != REDIRECT_PHASE_CONNECTING) {
+            migration_ioc_unregister_yank(r->public.ioc);
+        }
+        r->err = err;
+        r->phase = REDIRECT_PHASE_ENDED;
+        current = NULL;
+    }
+    /* Takes over the reference of `current` */
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), request_wake_bh, r);
+}
+
+/* Make it the current one */
+static Request *request_new(const char *uri, Error **errp)
+{
+    g_autoptr(MigrationChannel) channel = NULL;
+    SocketAddress *addr;
+    Request *r;
+
+    if (!migrate_uri_parse(uri, &channel, errp)) {
+        return NULL;
+    }
+    addr = &channel->addr->u.socket;
+    if (channel->addr->transport != MIGRATION_ADDRESS_TYPE_SOCKET ||
+        (addr->type != SOCKET_ADDRESS_TYPE_INET &&
+         addr->type != SOCKET_ADDRESS_TYPE_UNIX)) {
+        error_setg(errp, "A migration can be redirected to tcp: and unix: "
+                   "addresses only, not to '%s'", uri);
+        return NULL;
+    }
+    if (!redirect_request_may(addr, errp)) {
+        return NULL;
+    }
+    QEMU_LOCK_GUARD(&lock);
+    if (current) {
+        error_setg(errp, "Another redirect is under way; wait for its end");
+        return NULL;
+    }
+    r = g_new0(Request, 1);
+    r->public.addr = QAPI_CLONE(SocketAddress, addr);
+    if (addr->type == SOCKET_ADDRESS_TYPE_INET) {
+        r->public.hostname = g_strdup(addr->u.inet.host);
+    }
+    r->refs = 2;
+    current = r;
+    return r;
+}
+
+static RedirectPhase request_phase(Request *r)
+{
+    QEMU_LOCK_GUARD(&lock);
+    return r->phase;
+}
+
+/* Until it is connected or has ended, but not longer than @ms */
+static void coroutine_fn request_wait(Request *r, bool connected, int64_t ms)
+{
+    int64_t deadline = now_ms() + ms;
+
+    while (request_phase(r) != REDIRECT_PHASE_ENDED &&
+           !(connected && r->connected) && now_ms() < deadline) {
+        qemu_co_sleep_ns_wakeable(&r->sleep, QEMU_CLOCK_REALTIME,
+                                  (deadline - now_ms()) * SCALE_MS);
+    }
+}
+
+static void request_connected(void *opaque)
+{
+    Request *r = opaque;
+
+    r->connected = true;
+    qemu_co_sleep_wake(&r->sleep);
+}
+
+static bool coroutine_fn request_connect(Request *r, Error **errp)
+{
+    RedirectConnect *c;
+
+    c = redirect_connect_start(r->public.addr, request_connected, r, errp);
+    if (!c) {
+        return false;
+    }
+    request_wait(r, true, REDIRECT_REACH_MS);
+    if (r->connected) {
+        r->public.ioc = redirect_connect_take(c, &r->public.rtt_ms, errp);
+    } else {
+        error_setg(errp, "it did not answer for %d s",
+                   REDIRECT_REACH_MS / 1000);
+    }
+    redirect_connect_drop(c);
+    return r->public.ioc;
+}
+
+/* Is there still something to redirect, and is it not there already? */
+static bool request_queue(Request *r, Error **errp)
+{
+    MigrationState *s = migrate_get_current();
+
+    if (request_phase(r) == REDIRECT_PHASE_ENDED) {
+        error_propagate(errp, error_copy(r->err));
+        return false;
+    }
+    if (!redirect_request_may(r->public.addr, errp)) {
+        return false;
+    }
+    WITH_QEMU_LOCK_GUARD(&s->qemu_file_lock) {
+        if (s->to_dst_file &&
+            redirect_same_peer(qemu_file_get_ioc(s->to_dst_file),
+                               r->public.ioc)) {
+            error_setg(errp, "The migration goes there already");
+            return false;
+        }
+    }
+    migration_ioc_register_yank(r->public.ioc);
+    r->public.deadline_ms = now_ms() + REDIRECT_ANSWER_MS;
+    QEMU_LOCK_GUARD(&lock);
+    r->phase = REDIRECT_PHASE_QUEUED;
+    return true;
+}
+
+/* It took too long; false when it cannot be withdrawn any more */
+static bool request_withdraw(Request *r)
+{
+    QEMU_LOCK_GUARD(&lock);
+    r->withdrawn = r->phase < REDIRECT_PHASE_COMMITTING;
+    return r->withdrawn;
+}
+
+/* The migration thread may hang in a write to the old destination */
+static void break_old_channel_off(void)
+{
+    MigrationState *s = migrate_get_current();
+
+    QEMU_LOCK_GUARD(&s->qemu_file_lock);
+    QEMU_LOCK_GUARD(&lock);
+    if (current && current->phase == REDIRECT_PHASE_COMMITTING &&
+        s->to_dst_file) {
+        qemu_file_shutdown(s->to_dst_file);
+    }
+}
+
+static void coroutine_fn request_run(Request *r, Error **errp)
+{
+    Error *err = NULL;
+
+    if (!request_connect(r, &err)) {
+        error_prepend(&err, "Cannot connect to the new destination, so the "
+                      "migration goes on to the old one: ");
+    } else {
+        request_queue(r, &err);
+    }
+    if (err) {
+        if (request_phase(r) != REDIRECT_PHASE_ENDED) {
+            redirect_request_end(error_copy(err));
+        }
+        error_propagate(errp, err);
+        return;
+    }
+    /* A little more than the migration thread gives itself */
+    request_wait(r, false, REDIRECT_ANSWER_MS + 1000);
+    if (request_phase(r) != REDIRECT_PHASE_ENDED) {
+        if (request_withdraw(r)) {
+            error_setg(errp, "The stream to the old destination does not move, "
+                       "so that it could not be changed in %d s; the redirect "
+                       "was withdrawn", REDIRECT_ANSWER_MS / 1000);
+            return;
+        }
+        request_wait(r, false, REDIRECT_ACCEPT_MS + 1000);
+        if (request_phase(r) != REDIRECT_PHASE_ENDED) {
+            break_old_channel_off();
+            request_wait(r, false, INT32_MAX);
+        }
+    }
+    if (r->err) {
+        error_propagate(errp, error_copy(r->err));
+    }
+}
+
+void coroutine_fn qmp_migrate_redirect(const char *uri, Error **errp)
+{
+    Request *r = request_new(uri, errp);
+
+    if (r) {
+        request_run(r, errp);
+        request_unref(r);
+    }
+}
+
+typedef struct HmpRequest {
+    Request *request;
+    Monitor *mon;               /* NULL: nobody waits */
+} HmpRequest;
+
+static void coroutine_fn hmp_request_co(void *opaque)
+{
+    HmpRequest *h = opaque;
+    Error *err = NULL;
+
+    request_run(h->request, &err);
+    request_unref(h->request);
+    if (h->mon) {
+        if (err) {
+            monitor_printf(h->mon, "Error: %s\n", error_get_pretty(err));
+        }
+        monitor_resume(h->mon);
+        error_free(err);
+    } else if (err) {
+        error_report_err(err);
+    }
+    g_free(h);
+}
+
+void hmp_migrate_redirect(Monitor *mon, const QDict *qdict)
+{
+    Error *err = NULL;
+    HmpRequest *h;
+    Request *r = request_new(qdict_get_str(qdict, "uri"), &err);
+
+    if (!r) {
+        hmp_handle_error(mon, err);
+        return;
+    }
+    h = g_new0(HmpRequest, 1);
+    h->request = r;
+    if (monitor_suspend(mon) == 0) {
+        h->mon = mon;
+    } else {
+        monitor_printf(mon, "this terminal does not wait; see info migrate\n");
+    }
+    qemu_coroutine_enter(qemu_coroutine_create(hmp_request_co, h));
+}

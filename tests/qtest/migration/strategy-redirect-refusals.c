@@ -1,0 +1,210 @@
+/*
+ * Tests of redirect: what cannot work is refused, and nothing is lost by it
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "libqtest.h"
+#include "migration/migration-qmp.h"
+#include "migration/migration-util.h"
+#include "migration/strategy-redirect-util.h"
+
+static const StrategySetup redirectable = {
+    .strategy = "{ 'redirectable': true }",
+    .bandwidth = STRATEGY_SLOW,
+};
+
+/* The migration to the first destination goes on, and ends there */
+static void finish_at_first(RedirectGuests *r)
+{
+    strategy_wait_status(r->g.from, "active");
+    strategy_speed(&r->g, STRATEGY_FAST, STRATEGY_ALL_FITS);
+    strategy_finish(&r->g);
+}
+
+static void test_no_migration(void)
+{
+    RedirectGuests r;
+
+    if (!redirect_start(&r, &redirectable, 1, NULL)) {
+        return;
+    }
+    redirect_refused(&r, "tcp:127.0.0.1:1", "No migration is running");
+    strategy_migrate(&r.g);
+    finish_at_first(&r);
+}
+
+static void test_not_redirectable(void)
+{
+    static const StrategySetup setup = {
+        .strategy = "{ 'mode': 'hybrid' }",
+        .bandwidth = STRATEGY_SLOW,
+    };
+    RedirectGuests r;
+
+    if (!redirect_start(&r, &setup, 1, NULL)) {
+        return;
+    }
+    strategy_migrate(&r.g);
+    strategy_wait_status(r.g.from, "active");
+    redirect_refused(&r, "tcp:127.0.0.1:1", "redirectable");
+    finish_at_first(&r);
+}
+
+static void test_postcopy(void)
+{
+    static const StrategySetup setup = {
+        .strategy = "{ 'mode': 'hybrid', 'background': false,"
+                    "  'redirectable': true }",
+        .bandwidth = STRATEGY_FAST,
+    };
+    RedirectGuests r;
+
+    if (!redirect_start(&r, &setup, 1, NULL)) {
+        return;
+    }
+    strategy_migrate(&r.g);
+    strategy_wait_status(r.g.from, "postcopy-active");
+    redirect_refused(&r, "tcp:127.0.0.1:1", "post-copy");
+    strategy_set(r.g.from, "{ 'background': true }");
+    strategy_finish(&r.g);
+}
+
+static void test_pre_switchover(void)
+{
+    static const StrategySetup setup = {
+        .strategy = "{ 'redirectable': true }",
+        .bandwidth = STRATEGY_FAST,
+        .downtime = STRATEGY_ALL_FITS,
+        .pause = true,
+    };
+    RedirectGuests r;
+
+    if (!redirect_start(&r, &setup, 1, NULL)) {
+        return;
+    }
+    strategy_migrate(&r.g);
+    strategy_wait_status(r.g.from, "pre-switchover");
+    redirect_refused(&r, "tcp:127.0.0.1:1", "switchover");
+    migrate_continue(r.g.from, "pre-switchover");
+    strategy_finish(&r.g);
+}
+
+static void test_addresses(void)
+{
+    static const struct {
+        const char *uri;
+        const char *names;
+    } wrong[] = {
+        { "file:/dev/null", "tcp: and unix:" },
+        { "exec:cat", "tcp: and unix:" },
+        { "fd:3", "tcp: and unix:" },
+        { "rdma:127.0.0.1:1", "tcp: and unix:" },
+        { "vsock:2:1", "tcp: and unix:" },
+        { "nonsense", "nonsense" },
+        { "tcp:127.0.0.1:1", "Cannot connect" },
+        { "unix:/nonexistent/socket", "Cannot connect" },
+    };
+    RedirectGuests r;
+    g_autofree char *first = NULL;
+    g_autoptr(QDict) info = NULL;
+
+    if (!redirect_start(&r, &redirectable, 1, NULL)) {
+        return;
+    }
+    first = migrate_get_connect_uri(r.g.to);
+    strategy_migrate(&r.g);
+    strategy_wait_status(r.g.from, "active");
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+        redirect_refused(&r, wrong[i].uri, wrong[i].names);
+    }
+    redirect_refused(&r, first, "goes there already");
+    /* It does not count as one, but says what happened */
+    info = redirect_info(r.g.from);
+    g_assert(!info || qdict_get_int(info, "redirects") == 0);
+    finish_at_first(&r);
+}
+
+static void set_up_bitmaps(QTestState *who, bool source)
+{
+    migrate_set_capability(who, "dirty-bitmaps", true);
+}
+
+static void test_dirty_bitmaps(void)
+{
+    StrategySetup setup = redirectable;
+    RedirectGuests r;
+
+    setup.set_up = set_up_bitmaps;
+    if (!redirect_start(&r, &setup, 1, NULL)) {
+        return;
+    }
+    strategy_migrate(&r.g);
+    strategy_wait_status(r.g.from, "active");
+    redirect_refused(&r, "tcp:127.0.0.1:1", "dirty-bitmaps");
+    finish_at_first(&r);
+}
+
+/* A destination that cannot take this guest says so before it is too late */
+static void test_other_guest(void)
+{
+    g_autofree char *uri = NULL;
+    StrategySetup setup = redirectable;
+    RedirectGuests r;
+    QTestState *other;
+
+    setup.hide_stderr = true;
+    if (!redirect_start(&r, &setup, 1, NULL)) {
+        return;
+    }
+    strategy_migrate(&r.g);
+    strategy_wait_status(r.g.from, "active");
+    other = qtest_init("-machine q35 -m 64M -nic none -incoming defer"
+                       " 2>/dev/null");
+    migrate_incoming_qmp(other, "tcp:127.0.0.1:0", NULL,
+                         "{ 'exit-on-error': false }");
+    uri = migrate_get_connect_uri(other);
+    redirect_refused(&r, uri, "cannot take the migration");
+    strategy_wait_status(other, "failed");
+    qtest_quit(other);
+    finish_at_first(&r);
+}
+
+/* HMP knows the command, and reports where the user can see it */
+static void test_hmp(void)
+{
+    RedirectGuests r;
+    g_autofree char *text = NULL, *info = NULL;
+
+    if (!redirect_start(&r, &redirectable, 1, NULL)) {
+        return;
+    }
+    text = qtest_hmp(r.g.from, "migrate_redirect tcp:127.0.0.1:1");
+    g_assert(strstr(text, "No migration is running"));
+    strategy_migrate(&r.g);
+    finish_at_first(&r);
+}
+
+void strategy_add_redirect_refusals(void)
+{
+    static const struct {
+        const char *name;
+        void (*test)(void);
+    } tests[] = {
+        { "no-migration", test_no_migration },
+        { "not-redirectable", test_not_redirectable },
+        { "postcopy", test_postcopy },
+        { "pre-switchover", test_pre_switchover },
+        { "addresses", test_addresses },
+        { "dirty-bitmaps", test_dirty_bitmaps },
+        { "other-guest", test_other_guest },
+        { "hmp", test_hmp },
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(tests); i++) {
+        g_autofree char *path = g_strdup_printf(
+            "/migration/strategy/redirect/refused/%s", tests[i].name);
+
+        qtest_add_func(path, tests[i].test);
+    }
+}

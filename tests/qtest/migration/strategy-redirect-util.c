@@ -1,0 +1,124 @@
+/*
+ * Helpers for the tests of redirect: more than two QEMUs
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "libqtest.h"
+#include "migration/migration-qmp.h"
+#include "migration/migration-util.h"
+#include "migration/strategy-redirect-util.h"
+
+#define FAULT "QEMU_MIGRATION_FAULT"
+
+static void set_fault(const char *fault)
+{
+    if (fault) {
+        g_setenv(FAULT, fault, true);
+    } else {
+        g_unsetenv(FAULT);
+    }
+}
+
+bool redirect_start(RedirectGuests *r, const StrategySetup *setup,
+                    unsigned hosts, const RedirectFaults *faults)
+{
+    static const RedirectFaults none;
+
+    *r = (RedirectGuests) {};
+    faults = faults ?: &none;
+    set_fault(faults->source);
+    if (!strategy_start(&r->g, setup)) {
+        set_fault(NULL);
+        return false;
+    }
+    /* This one had the environment of the source */
+    qtest_quit(r->g.to);
+    for (unsigned i = 0; i < hosts; i++) {
+        set_fault(faults->host[i]);
+        strategy_add_destination(&r->g);
+        r->host[r->hosts++] = r->g.to;
+    }
+    set_fault(NULL);
+    redirect_to(r, 0);
+    return true;
+}
+
+void redirect_to(RedirectGuests *r, unsigned to)
+{
+    g_assert_cmpint(to, <, r->hosts);
+    r->at = to;
+    r->g.to = r->host[to];
+}
+
+void redirect_order(RedirectGuests *r, unsigned to)
+{
+    g_autofree char *uri = NULL;
+
+    redirect_to(r, to);
+    uri = migrate_get_connect_uri(r->g.to);
+    qtest_qmp_assert_success(r->g.from, "{ 'execute': 'migrate-redirect',"
+                             "  'arguments': { 'uri': %s } }", uri);
+}
+
+void redirect_refused(RedirectGuests *r, const char *uri, const char *names)
+{
+    g_autoptr(QDict) err = qtest_qmp_assert_failure_ref(
+        r->g.from, "{ 'execute': 'migrate-redirect',"
+        "  'arguments': { 'uri': %s } }", uri);
+    const char *desc = qdict_get_str(err, "desc");
+
+    g_test_message("refused: %s", desc);
+    if (!strstr(desc, names)) {
+        g_assert_cmpstr(desc, ==, names);
+    }
+}
+
+void redirect_wait_relayed(QTestState *old, const char *status)
+{
+    g_autoptr(QDict) event =
+        qtest_qmp_eventwait_ref(old, "MIGRATION_REDIRECTED");
+    const QDict *data = qdict_get_qdict(event, "data");
+    g_autoptr(QDict) rsp = migrate_query(old);
+
+    g_test_message("relay: %s, %" PRId64 " pages",
+                   qdict_get_str(data, "status"),
+                   qdict_get_int(data, "pages"));
+    if (status) {
+        g_assert_cmpstr(qdict_get_str(data, "status"), ==, status);
+    }
+    g_assert(!qdict_haskey(rsp, "status"));
+}
+
+QDict *redirect_info(QTestState *who)
+{
+    g_autoptr(QDict) info = strategy_info(who);
+    QDict *redirect = info ? qdict_get_qdict(info, "redirect") : NULL;
+
+    if (redirect) {
+        qobject_ref(redirect);
+    }
+    return redirect;
+}
+
+static void quit_others(RedirectGuests *r)
+{
+    for (unsigned i = 0; i < r->hosts; i++) {
+        if (i != r->at && r->host[i]) {
+            qtest_quit(r->host[i]);
+        }
+    }
+}
+
+void redirect_finish(RedirectGuests *r)
+{
+    strategy_wait_status(r->g.from, "completed");
+    quit_others(r);
+    strategy_finish(&r->g);
+}
+
+void redirect_quit(RedirectGuests *r)
+{
+    quit_others(r);
+    strategy_quit(&r->g);
+}

@@ -1,0 +1,217 @@
+/*
+ * Tests of redirect: the destination changes while the migration runs
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "libqtest.h"
+#include "migration/migration-qmp.h"
+#include "migration/migration-util.h"
+#include "migration/strategy-redirect-util.h"
+
+typedef struct RedirectTest {
+    const char *name;
+    unsigned percent;           /* of the first pass, when it is redirected */
+    unsigned passes;            /* or rather after so many passes */
+    const char *mode;           /* "precopy" if NULL */
+    const char *switch_reason;  /* the switch to post-copy, NULL: none */
+    bool stopped;               /* the guest dirties nothing */
+    bool preempt;
+    bool xbzrle;
+    void (*set_up)(QTestState *who, bool source);
+} RedirectTest;
+
+static const RedirectTest tests[] = {
+    { .name = "stopped/0", .percent = 0, .stopped = true },
+    { .name = "stopped/10", .percent = 10, .stopped = true },
+    { .name = "stopped/50", .percent = 50, .stopped = true },
+    { .name = "stopped/90", .percent = 90, .stopped = true },
+    { .name = "running/0", .percent = 0 },
+    { .name = "running/10", .percent = 10 },
+    { .name = "running/50", .percent = 50 },
+    { .name = "running/90", .percent = 90 },
+    { .name = "auto/50", .percent = 50, .mode = "auto" },
+    { .name = "auto/pass", .passes = 2, .mode = "auto" },
+    { .name = "hybrid/50", .percent = 50, .mode = "hybrid",
+      .switch_reason = "passes" },
+    { .name = "hybrid/pass", .passes = 2, .mode = "hybrid" },
+    { .name = "preempt/50", .percent = 50, .mode = "hybrid",
+      .switch_reason = "passes", .preempt = true },
+    { .name = "xbzrle/50", .percent = 50, .xbzrle = true },
+    { .name = "xbzrle/pass", .passes = 2, .mode = "hybrid", .xbzrle = true },
+};
+
+static StrategySetup make_setup(const RedirectTest *t, char **json)
+{
+    *json = g_strdup_printf("{ 'redirectable': true, 'mode': '%s',"
+                            "  'passes': %d }", t->mode ?: "precopy",
+                            t->switch_reason ? 1 : 1000000);
+    return (StrategySetup) {
+        .strategy = *json,
+        .stopped = t->stopped,
+        .preempt = t->preempt,
+        .xbzrle = t->xbzrle,
+        .set_up = t->set_up,
+        .bandwidth = STRATEGY_MEDIUM,
+    };
+}
+
+/* Start, and come to where it is to be redirected */
+static bool start(RedirectGuests *r, const RedirectTest *t, unsigned hosts)
+{
+    g_autofree char *json = NULL;
+    StrategySetup setup = make_setup(t, &json);
+
+    if (!redirect_start(r, &setup, hosts, NULL)) {
+        return false;
+    }
+    strategy_migrate(&r->g);
+    if (t->passes) {
+        strategy_wait_passes(r->g.from, t->passes);
+    } else {
+        strategy_wait_sent(r->g.from, t->percent);
+    }
+    /* Next to nothing moves until the redirect */
+    strategy_speed(&r->g, STRATEGY_SLOW, STRATEGY_NOTHING_FITS);
+    return true;
+}
+
+/* The new destination did what the old one had without the source's help */
+static void check_stopped(RedirectGuests *r, unsigned percent)
+{
+    g_autoptr(QDict) at = redirect_info(r->g.from);
+    uint64_t total = strategy_ram(r->g.from, "total");
+    uint64_t source = qdict_get_int(at, "source-pages") * 4096;
+    uint64_t relay = qdict_get_int(at, "relay-pages") * 4096;
+    uint64_t over = qdict_get_int(at, "taken-over");
+
+    g_test_message("total %" PRIu64 ", source %" PRIu64 ", relay %" PRIu64
+                   ", taken over %" PRIu64, total, source, relay, over);
+    g_assert_cmpint(relay, >, 0);
+    g_assert_cmpint(source, <=,
+                    total * (100 - percent) / 100 + over + total / 50);
+}
+
+static void check_source(RedirectGuests *r, int64_t redirects)
+{
+    g_autoptr(QDict) at = redirect_info(r->g.from);
+
+    g_assert(at);
+    g_assert_cmpstr(qdict_get_str(at, "role"), ==, "source");
+    g_assert_cmpint(qdict_get_int(at, "redirects"), ==, redirects);
+    g_assert_cmpint(qdict_get_int(at, "remaining"), ==, 0);
+    g_assert(!qdict_haskey(at, "error"));
+}
+
+static void check_destination(RedirectGuests *r)
+{
+    g_autoptr(QDict) at = redirect_info(r->g.to);
+
+    g_assert(at);
+    g_assert_cmpstr(qdict_get_str(at, "role"), ==, "destination");
+}
+
+/*
+ * The guest starts at the new destination, with its memory; the old one is
+ * free
+ */
+static void test_redirect(const void *opaque)
+{
+    const RedirectTest *t = opaque;
+    g_autoptr(QDict) info = NULL;
+    RedirectGuests r;
+
+    if (!start(&r, t, 2)) {
+        return;
+    }
+    redirect_order(&r, 1);
+    strategy_speed(&r.g, STRATEGY_FAST, t->switch_reason ?
+                   STRATEGY_NOTHING_FITS : STRATEGY_ALL_FITS);
+    strategy_wait_status(r.g.from, "completed");
+    check_source(&r, 1);
+    check_destination(&r);
+    if (t->stopped && t->percent) {
+        check_stopped(&r, t->percent);
+    }
+    info = strategy_info(r.g.from);
+    g_assert_cmpstr(qdict_get_try_str(info, "switch-reason"), ==,
+                    t->switch_reason);
+    redirect_wait_relayed(r.host[0], NULL);
+    redirect_finish(&r);
+}
+
+/* Again, before or after the first relay is done: it makes no difference */
+static void test_twice(void)
+{
+    static const RedirectTest t = { .percent = 50 };
+    RedirectGuests r;
+
+    if (!start(&r, &t, 3)) {
+        return;
+    }
+    redirect_order(&r, 1);
+    redirect_order(&r, 2);
+    strategy_speed(&r.g, STRATEGY_FAST, STRATEGY_ALL_FITS);
+    strategy_wait_status(r.g.from, "completed");
+    check_source(&r, 2);
+    redirect_wait_relayed(r.host[0], NULL);
+    redirect_wait_relayed(r.host[1], NULL);
+    redirect_finish(&r);
+}
+
+/* To another destination and back to the first one */
+static void test_back(void)
+{
+    static const RedirectTest t = { .percent = 50 };
+    RedirectGuests r;
+
+    if (!start(&r, &t, 2)) {
+        return;
+    }
+    redirect_order(&r, 1);
+    redirect_wait_relayed(r.host[0], NULL);
+    strategy_listen(&r.g, r.host[0]);
+    redirect_order(&r, 0);
+    strategy_speed(&r.g, STRATEGY_FAST, STRATEGY_ALL_FITS);
+    strategy_wait_status(r.g.from, "completed");
+    check_source(&r, 2);
+    check_destination(&r);
+    redirect_wait_relayed(r.host[1], NULL);
+    redirect_finish(&r);
+}
+
+/* An old destination takes another migration after all: it was forgotten */
+static void test_old_again(void)
+{
+    static const RedirectTest t = { .percent = 50 };
+    RedirectGuests r;
+
+    if (!start(&r, &t, 2)) {
+        return;
+    }
+    redirect_order(&r, 1);
+    redirect_wait_relayed(r.host[0], NULL);
+    migrate_cancel(r.g.from);
+    strategy_wait_cancelled(r.g.from);
+    strategy_still_there(&r.g);
+
+    strategy_listen(&r.g, r.host[0]);
+    redirect_to(&r, 0);
+    strategy_set(r.g.from, "{ 'mode': 'hybrid', 'passes': 1 }");
+    strategy_speed(&r.g, STRATEGY_FAST, STRATEGY_NOTHING_FITS);
+    strategy_migrate(&r.g);
+    redirect_finish(&r);
+}
+
+void strategy_add_redirect(void)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(tests); i++) {
+        g_autofree char *path =
+            g_strdup_printf("/migration/strategy/redirect/%s", tests[i].name);
+
+        qtest_add_data_func(path, &tests[i], test_redirect);
+    }
+    qtest_add_func("/migration/strategy/redirect/twice", test_twice);
+    qtest_add_func("/migration/strategy/redirect/back", test_back);
+    qtest_add_func("/migration/strategy/redirect/old-again", test_old_again);
+}
