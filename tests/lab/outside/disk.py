@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
-from typing import Iterable, List, Set
+from typing import Iterable, Set
 
 from lib import image, paths
 from lib.binary import Binary
@@ -33,7 +33,11 @@ REPO = Path('/lab/repo')
 BUILD = Path('/lab/build')
 # Of the repository
 PARTS = ('tests/functional', 'tests/lab', 'tests/bench')
-PRELOAD = Path('/lab/no-manual-protect.so')
+# For LD_PRELOAD, each of tests/lab/inside/NAME.c as /lab/NAME.so
+PRELOADS = ('no-manual-protect', 'no-nodelay')
+# What the lab's shell has in its environment
+ENVIRONMENT = (f'export REPO={REPO} BUILD_DIR={BUILD} LAB_OUT=/lab/out '
+               'MIGRATION_TESTS_ACCEL=kvm\n')
 FREE_MIB = 256
 
 
@@ -122,13 +126,13 @@ def _add_programs(tree: Tree) -> None:
         tree.add_program(Path(found), Path('/usr/bin') / name)
 
 
-def _add_preload(tree: Tree) -> None:
-    """See tests/lab/inside/no-manual-protect.c"""
-    source = paths.REPO / 'tests' / 'lab' / 'inside' / 'no-manual-protect.c'
+def _add_preloads(tree: Tree) -> None:
     compiler = os.environ.get('CC', 'gcc').split()
-    subprocess.run([*compiler, '-shared', '-fPIC', '-O2', '-Wall', '-o',
-                    str(tree.root / PRELOAD.relative_to('/')), str(source)],
-                   check=True)
+    for name in PRELOADS:
+        source = paths.REPO / 'tests' / 'lab' / 'inside' / f'{name}.c'
+        subprocess.run([*compiler, '-shared', '-fPIC', '-O2', '-Wall', '-o',
+                        str(tree.root / 'lab' / f'{name}.so'), str(source)],
+                       check=True)
 
 
 def _add_qemu(tree: Tree, binary: Binary, where: Path) -> None:
@@ -162,22 +166,18 @@ def _add_tests(tree: Tree) -> None:
                  tree.root / 'lab' / 'init')
 
 
-def make(where: Path, ours: Binary, command: str,
-         others: List[Binary]) -> Path:
+def make(where: Path, ours: Binary, command: str) -> Path:
     """
     Make the disk in the folder @where
 
     @command: what the lab's shell runs, after which the lab ends
-    @others: stock binaries, to be found as build/NAME/bin in the lab
     """
     tree = Tree(where / 'tree')
     _add_python(tree)
     _add_programs(tree)
-    _add_preload(tree)
+    _add_preloads(tree)
     _add_firmware(tree)
     _add_qemu(tree, ours, BUILD / 'bin')
-    for other in others:
-        _add_qemu(tree, other, BUILD / other.name / 'bin')
     _add_tests(tree)
     (tree.root / 'lab' / 'command').write_text(command, 'utf-8')
     used = sum(path.lstat().st_size for path in tree.root.rglob('*'))

@@ -19,7 +19,7 @@ LAB = paths.BUILD / 'lab'
 BUSYBOX = Path('/bin/busybox')
 INIT = Path(__file__).parent / 'initramfs-init'
 # That of the hardware that TCG plays comes first
-MODULES = ('virtio_blk', 'kvm_amd', 'veth', 'sch_netem')
+MODULES = ('virtio_blk', 'kvm_amd', 'veth', 'bridge', 'sch_netem', 'sch_tbf')
 
 
 class Kernel(NamedTuple):
@@ -53,9 +53,23 @@ def _fetch(where: Path) -> None:
         for name, content in image.module_members(tree, MODULES).items():
             (modules / name).write_bytes(content)
         (where / 'release').write_text(vmlinuz.name.split('-', 1)[1], 'ascii')
+        _wanted(where).write_text(' '.join(MODULES), 'ascii')
         # Last, as it is what says that all is there.
         shutil.copyfile(vmlinuz, where / 'vmlinuz.new')
         (where / 'vmlinuz.new').rename(where / 'vmlinuz')
+
+
+def _wanted(where: Path) -> Path:
+    """Says which modules were asked for"""
+    return where / 'modules-wanted'
+
+
+def _is_there(where: Path) -> bool:
+    try:
+        return ((where / 'vmlinuz').exists() and
+                _wanted(where).read_text('ascii') == ' '.join(MODULES))
+    except OSError:
+        return False
 
 
 def _build_initramfs(where: Path) -> Path:
@@ -75,7 +89,7 @@ def ensure(where: Path = LAB) -> Kernel:
     where.mkdir(parents=True, exist_ok=True)
     with open(where / '.lock', 'w', encoding='ascii') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (where / 'vmlinuz').exists():
+        if not _is_there(where):
             _fetch(where)
         return Kernel(where / 'vmlinuz', _build_initramfs(where),
                       (where / 'release').read_text('ascii'))

@@ -9,7 +9,7 @@ a file.  It dies with the thread that started it.
 from pathlib import Path
 import subprocess
 import tarfile
-from typing import BinaryIO, List, Optional
+from typing import IO, List, Optional
 
 from lib.binary import Binary
 from lib.vm import WRAPPER
@@ -18,7 +18,9 @@ from .kernel import Kernel
 
 
 MEMORY_MIB = 2560
-CPUS = 2
+MULTI = ('-accel', 'tcg,thread=multi', '-smp', '2')
+COUNTED = ('-accel', 'tcg,thread=single', '-smp', '1',
+           '-icount', 'shift=0,sleep=off')
 RESULTS_MIB = 64
 KERNEL_ARGS = ('console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off '
                'nokaslr tsc=reliable cryptomgr.notests audit=0 '
@@ -30,32 +32,40 @@ class Lab:
     One run of the lab, with all its files in the folder @where
 
     @interactive: the console is a terminal's
+    @asks: what runs there is to be given something by @stdin
+    @counted: time in the lab passes by instructions, one in a nanosecond, on
+        one CPU: whatever this machine does meanwhile, figures are the same
     """
 
     def __init__(self, binary: Binary, kernel: Kernel, disk: Path,
-                 where: Path, interactive: bool = False):
+                 where: Path, interactive: bool = False, asks: bool = False,
+                 counted: bool = False):
         self.console = where / 'console.log'
-        self.stdout: Optional[BinaryIO] = None
+        self.stdout: Optional[IO[bytes]] = None
+        self.stdin: Optional[IO[bytes]] = None
         self._results = where / 'results.tar'
         with open(self._results, 'wb') as results:
             results.truncate(RESULTS_MIB << 20)
-        self._command = self._arguments(binary, kernel, disk, interactive)
+        self._command = self._arguments(binary, kernel, disk, interactive,
+                                        counted)
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._interactive = interactive
+        self._asks = asks
 
     def _arguments(self, binary: Binary, kernel: Kernel, disk: Path,
-                   interactive: bool) -> List[str]:
+                   interactive: bool, counted: bool) -> List[str]:
         def drive(path: Path, name: str) -> List[str]:
             return ['-drive', f'file={path},format=raw,if=none,id={name},'
                     'cache=unsafe', '-device', f'virtio-blk-pci,drive={name}']
 
         return [
-            *(() if interactive else WRAPPER), str(binary.path),
+            # A shell wants to stay in its terminal's session.
+            *(WRAPPER[1:] if interactive else WRAPPER), str(binary.path),
             *binary.firmware_args(), '-nodefaults', '-no-user-config',
             '-name', 'kvm-lab', '-display', 'none', '-no-reboot',
-            '-machine', 'q35', '-accel', 'tcg,thread=multi',
             # Five levels of page tables are one more to walk, twice.
-            '-cpu', 'max,la57=off', '-smp', str(CPUS),
+            '-machine', 'q35', '-cpu', 'max,la57=off',
+            *(COUNTED if counted else MULTI),
             '-m', f'{MEMORY_MIB}M',
             '-kernel', str(kernel.vmlinuz), '-initrd', str(kernel.initramfs),
             '-append', KERNEL_ARGS, *drive(disk, 'root'),
@@ -68,11 +78,14 @@ class Lab:
 
     def start(self) -> None:
         """Boot it"""
-        pipe = None if self._interactive else subprocess.PIPE
-        self._process = subprocess.Popen(
-            self._command, stdout=pipe,
-            stdin=None if self._interactive else subprocess.DEVNULL)
-        self.stdout = self._process.stdout
+        if self._interactive:
+            stdin, stdout = None, None
+        else:
+            stdin = subprocess.PIPE if self._asks else subprocess.DEVNULL
+            stdout = subprocess.PIPE
+        self._process = subprocess.Popen(self._command, stdin=stdin,
+                                         stdout=stdout)
+        self.stdin, self.stdout = self._process.stdin, self._process.stdout
 
     def end(self) -> None:
         """End it, whatever state it is in"""
@@ -84,6 +97,14 @@ class Lab:
         """Wait until it has switched itself off"""
         assert self._process
         self._process.wait()
+
+    def last_words(self) -> str:
+        """The end of what its kernel said"""
+        try:
+            text = self.console.read_text('utf-8', 'replace')
+        except OSError:
+            return 'nothing was said'
+        return ' / '.join(text.splitlines()[-4:])
 
     def collect(self, into: Path) -> Optional[int]:
         """
