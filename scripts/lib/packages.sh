@@ -23,7 +23,8 @@ TEST_PACKAGES=(busybox-static cpio kmod iproute2 nftables python3-yaml procps
     openssl clang libclang-rt-dev)
 
 # For suite libvirt.  No service comes with them; its tests start their own.
-LIBVIRT_PACKAGES=(libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients gnutls-bin)
+LIBVIRT_PACKAGES=(libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
+    gnutls-bin)
 
 # The guest's kernel, unpacked, never installed: see tests/functional.
 FIRMWARE_DIRS=(/usr/share/qemu /usr/share/seabios /usr/lib/ipxe/qemu)

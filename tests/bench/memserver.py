@@ -23,7 +23,7 @@ import sys
 import time
 from typing import Any, Dict, Iterator, List
 
-from suite import Column, Figures, Results, Row, Suite, Verdict
+from suite import Bars, Column, Figures, Results, Row, Suite, Verdict
 
 
 HELP = 'pages a second, CPU, round trip and memory, against memcached'
@@ -278,7 +278,11 @@ def make(options: argparse.Namespace) -> Suite:
         Column('memory', 'bytes/page', '{:.0f}'.format)]
     return Suite('memserver', rows, columns, verdicts, notes=[
         'Loopback TCP, one server thread, random order, '
-        f'{options.batch} pages in a batch, {options.pages} pages.'])
+        f'{options.batch} pages in a batch, {options.pages} pages.'],
+                 plots=[Bars('put', 'Pages put', '1000/s', 1e-3),
+                        Bars('get', 'Pages got', '1000/s', 1e-3),
+                        Bars('p50', 'Round trip, median', 'us'),
+                        Bars('memory', 'Memory of a page', 'bytes')])
 
 
 def main() -> None:
