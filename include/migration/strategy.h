@@ -156,6 +156,16 @@ bool strategy_stays_stopped(void);
  */
 void strategy_page_requested(uint32_t in_flight);
 
+/*
+ * Split memory, while the VM runs at the main host.  Any thread.
+ *
+ * strategy_memory_is_remote: is some of the VM's memory on memory hosts?
+ * strategy_vcpu_stuck: does @cpu's thread wait for a page of a memory host
+ *                      that is lost?  It runs nothing meanwhile.
+ */
+bool strategy_memory_is_remote(void);
+bool strategy_vcpu_stuck(const CPUState *cpu);
+
 /* strategy_query: for query-migrate; the caller owns the result, or NULL */
 RamStrategyInfo *strategy_query(void);
 

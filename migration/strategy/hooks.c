@@ -8,6 +8,7 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "hw/core/cpu.h"
 #include "qobject/qdict.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
@@ -15,6 +16,7 @@
 #include "migration/strategy.h"
 #include "config.h"
 #include "delta-cache.h"
+#include "pager/pager.h"
 #include "redirect/incoming.h"
 #include "redirect/redirect.h"
 #include "redirect/sink-ram.h"
@@ -93,11 +95,27 @@ void strategy_init(void)
     migration_add_notifier(&migration_notifier, on_migration_event);
     precopy_notifier.notify = (NotifierWithReturnFunc)on_precopy_event;
     precopy_add_notifier(&precopy_notifier);
+    pager_init();
+}
+
+bool strategy_vcpu_stuck(const CPUState *cpu)
+{
+    return pager_vcpu_stuck(cpu->thread_id);
+}
+
+bool strategy_memory_is_remote(void)
+{
+    return pager_attached();
 }
 
 bool strategy_set(const RamStrategy *param, Error **errp)
 {
     if (!strategy_config_merge(&parameter.config, param, errp)) {
+        return false;
+    }
+    if (param->split && param->split->type == QTYPE_QDICT &&
+        param->split->u.split.has_main_memory &&
+        !pager_set_main_memory(param->split->u.split.main_memory, errp)) {
         return false;
     }
     parameter.asked_for = true;

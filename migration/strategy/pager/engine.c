@@ -381,7 +381,10 @@ bool pager_engine_waits(PagerEngine *e, uint32_t tid)
 
     QEMU_LOCK_GUARD(&e->lock);
     for (i = 0; i < e->waiters->len; i++) {
-        if (g_array_index(e->waiters, PagerWaiter, i).tid == tid) {
+        const PagerWaiter *w = &g_array_index(e->waiters, PagerWaiter, i);
+
+        if (w->tid == tid && (w->on == PAGER_WAIT_HOST ||
+                              w->on == PAGER_WAIT_ROOM)) {
             return true;
         }
     }
@@ -408,9 +411,9 @@ void pager_engine_poison(PagerEngine *e, const uint32_t *keep, unsigned n)
     WITH_QEMU_LOCK_GUARD(&e->lock) {
         pages = g_new(uint64_t, e->waiters->len);
         for (i = 0; i < e->waiters->len; i++) {
-            PagerWaiter *w = &g_array_index(e->waiters, PagerWaiter, i);
+            const PagerWaiter *w = &g_array_index(e->waiters, PagerWaiter, i);
 
-            if (!among(w->tid, keep, n)) {
+            if (w->on == PAGER_WAIT_HOST && !among(w->tid, keep, n)) {
                 pages[n_pages++] = w->page;
             }
         }

@@ -165,11 +165,15 @@ void pager_engine_gather(PagerEngine *e);
 void pager_engine_query(PagerEngine *e, PagerInfo *info);
 void pager_info_clear(PagerInfo *info);
 
-/* pager_engine_waits: does thread @tid wait for a fault?  Any thread. */
+/*
+ * pager_engine_waits: does thread @tid wait for a host that is not there, or
+ * for room that nobody can make?  Any thread.
+ */
 bool pager_engine_waits(PagerEngine *e, uint32_t tid);
 
 /*
- * pager_engine_poison: fail all that wait for a page but the threads @keep
+ * pager_engine_poison: fail all that wait for a host that is not there, but
+ * the threads @keep
  *
  * For the end of the process, when their server may never come back: the
  * kernel's accesses fail with EFAULT, others' with SIGBUS.  Any thread.

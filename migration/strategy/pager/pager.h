@@ -50,8 +50,8 @@ bool pager_attach(const SplitLayout *l, Error **errp);
 /*
  * pager_abort: the incoming migration has failed, or was given up
  *
- * Before the guest has run.  In any state; does nothing when idle.  Leaves
- * the sessions alone: they are the source's to end.
+ * Before the guest has run.  In any state; does nothing when idle.  Sessions
+ * that were taken over are ended, others are the source's to end.
  */
 void pager_abort(void);
 
@@ -66,6 +66,14 @@ bool pager_attached(void);
  * Takes effect in the background.  Does nothing while not attached.
  */
 bool pager_set_main_memory(uint64_t bytes, Error **errp);
+
+/*
+ * pager_vcpu_stuck: does thread @tid wait for a page that may never come?
+ *
+ * A vCPU that does has not stopped, but runs no instruction of the guest, and
+ * nobody may wait for it.
+ */
+bool pager_vcpu_stuck(int tid);
 
 /* pager_init: once, when the migration objects are made */
 void pager_init(void);

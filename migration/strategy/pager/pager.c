@@ -1,0 +1,472 @@
+/*
+ * Remote pager: RAMBlocks, the state of the VM, events (see pager.h)
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Lost hosts.  The engine says that a host is lost when somebody waits for it
+ * and connecting to it has failed at least once.  The VM is then stopped, as
+ * for an I/O error, and goes on when all hosts are there again, unless
+ * somebody else has stopped or continued it meanwhile.  A vCPU that waits for
+ * a page of a lost host cannot come to its stopping point: it counts as
+ * stopped, see pager_vcpu_stuck().
+ */
+#include "qemu/osdep.h"
+#include "block/aio.h"
+#include "exec/memory.h"
+#include "exec/cpu-common.h"
+#include "hw/boards.h"
+#include "hw/core/cpu.h"
+#include "migration/blocker.h"
+#include "migration/misc.h"
+#include "migration/ram.h"
+#include "migration/options.h"
+#include "migration/strategy.h"
+#include "qapi/error.h"
+#include "qapi/qapi-events-strategy.h"
+#include "qemu/error-report.h"
+#include "qemu/madvise.h"
+#include "qemu/main-loop.h"
+#include "qemu/notify.h"
+#include "qemu/sockets.h"
+#include "system/runstate.h"
+#include "system/system.h"
+#include "../redirect/creds.h"
+#include "pager-int.h"
+#include "uffd.h"
+#include "../trace.h"
+
+/* A host that does not answer for so long is lost */
+#define LINK_TIMEOUT_MS     10000
+/* Least memory for pages that come and go, beside what is unmanaged */
+#define MIN_MANAGED         (256 * 1024)
+
+/* Main thread with the BQL; attached is read by all */
+static struct {
+    SplitSetup *setup;          /* prepared or attached */
+    PagerEngine *engine;        /* attached */
+    bool attached;
+    uint64_t unmanaged;
+    PagerHostState *states;     /* as last told */
+    bool paused;                /* by us */
+    Error *blocker;
+    QCryptoTLSCreds *creds;     /* or NULL */
+    Notifier shutdown;
+    Notifier exit;
+} pager;
+
+PagerEngine *pager_engine(void)
+{
+    return pager.engine;
+}
+
+const SplitSetup *pager_setup(void)
+{
+    return pager.setup;
+}
+
+uint64_t pager_unmanaged(void)
+{
+    return pager.unmanaged;
+}
+
+bool pager_attached(void)
+{
+    return qatomic_read(&pager.attached);
+}
+
+/* -- Links -- */
+
+static PageLinkClient *connect_host(unsigned host, uint8_t role, uint8_t class,
+                                    uint16_t flags, Error **errp)
+{
+    const SplitSetup *s = pager.setup;
+    g_autoptr(SocketAddress) addr = socket_parse(s->hosts[host].uri, errp);
+    PageLinkClientOptions o = {
+        .addr = addr,
+        .tls_creds = pager.creds,
+        .role = role,
+        .class = class,
+        .flags = flags,
+        .epoch = s->epoch + 1,
+        .name = qemu_name ?: "qemu",
+        .timeout_ms = LINK_TIMEOUT_MS,
+    };
+
+    if (!addr) {
+        return NULL;
+    }
+    memcpy(o.uuid, s->uuid, sizeof(o.uuid));
+    memcpy(o.key, s->key, sizeof(o.key));
+    return pagelink_client_connect(&o, errp);
+}
+
+static PageLinkClient *engine_connect(void *opaque, unsigned host,
+                                      PagerLink link, bool take, Error **errp)
+{
+    return connect_host(host, PAGELINK_ROLE_OWNER,
+                        link == PAGER_LINK_DEMAND ? PAGELINK_CLASS_DEMAND :
+                                                    PAGELINK_CLASS_BACKGROUND,
+                        take ? PAGELINK_HELLO_TAKE : 0, errp);
+}
+
+/* As a reader, which changes nothing */
+static bool try_hosts(Error **errp)
+{
+    unsigned i;
+
+    for (i = 0; i < pager.setup->n_hosts; i++) {
+        PageLinkClient *c = connect_host(i, PAGELINK_ROLE_READER,
+                                         PAGELINK_CLASS_BACKGROUND, 0, errp);
+
+        if (!c) {
+            error_prepend(errp, "memory host %s cannot be reached from the "
+                          "destination: ", pager.setup->hosts[i].uri);
+            return false;
+        }
+        pagelink_client_free(c);
+    }
+    return true;
+}
+
+static bool get_creds(const SplitSetup *s, Error **errp)
+{
+    const char *id = migrate_tls_creds();
+
+    if (!s->tls) {
+        return true;
+    }
+    if (!id || !*id) {
+        error_setg(errp, "the memory hosts want TLS: set the migration "
+                   "parameter tls-creds at the destination, too");
+        return false;
+    }
+    pager.creds = redirect_creds_client(errp);
+    return pager.creds;
+}
+
+/* -- RAM -- */
+
+static RAMBlock *find_block(const SplitBlock *b, Error **errp)
+{
+    RAMBlock *rb = qemu_ram_block_by_name(b->idstr);
+
+    if (!rb) {
+        error_setg(errp, "this VM has no RAM block '%s'", b->idstr);
+        return NULL;
+    }
+    if (qemu_ram_get_used_length(rb) != b->pages * SPLIT_PAGE_SIZE) {
+        error_setg(errp, "RAM block '%s' has another size here", b->idstr);
+        return NULL;
+    }
+    if (qemu_ram_pagesize(rb) != SPLIT_PAGE_SIZE || qemu_ram_is_shared(rb) ||
+        qemu_ram_get_fd(rb) >= 0) {
+        error_setg(errp, "split memory needs private anonymous memory of "
+                   "small pages, and '%s' at the destination is not: use "
+                   "memory-backend-ram,share=off", b->idstr);
+        return NULL;
+    }
+    return rb;
+}
+
+static bool find_blocks(const SplitSetup *s, Error **errp)
+{
+    uint64_t managed = 0;
+    unsigned i;
+
+    for (i = 0; i < s->n_blocks; i++) {
+        if (!find_block(&s->blocks[i], errp)) {
+            return false;
+        }
+        managed += s->blocks[i].pages * SPLIT_PAGE_SIZE;
+    }
+    pager.unmanaged = ram_bytes_total() - managed;
+    if (s->main_memory < pager.unmanaged + MIN_MANAGED) {
+        error_setg(errp, "main-memory of %" PRIu64 " bytes is less than what "
+                   "this VM's devices need, %" PRIu64 " bytes",
+                   s->main_memory, pager.unmanaged + MIN_MANAGED);
+        return false;
+    }
+    return true;
+}
+
+/*
+ * Small pages only, which no one shares with other processes: what is moved
+ * away is a page.  Or back to what it was.
+ */
+static void advise_blocks(const SplitSetup *s, bool split)
+{
+    unsigned i;
+
+    for (i = 0; i < s->n_blocks; i++) {
+        RAMBlock *rb = qemu_ram_block_by_name(s->blocks[i].idstr);
+        void *host = rb ? qemu_ram_get_host_addr(rb) : NULL;
+        size_t len = s->blocks[i].pages * SPLIT_PAGE_SIZE;
+
+        if (!host) {
+            continue;
+        }
+        qemu_madvise(host, len, split ? QEMU_MADV_NOHUGEPAGE :
+                                        QEMU_MADV_HUGEPAGE);
+        if (machine_mem_merge(current_machine)) {
+            qemu_madvise(host, len, split ? QEMU_MADV_UNMERGEABLE :
+                                            QEMU_MADV_MERGEABLE);
+        }
+    }
+}
+
+static uint64_t limit_pages(uint64_t main_memory)
+{
+    return (main_memory - pager.unmanaged) / SPLIT_PAGE_SIZE;
+}
+
+/* -- The state of the VM -- */
+
+static void tell(RemoteMemoryStatus status, unsigned host, const char *why)
+{
+    trace_pager_tell(RemoteMemoryStatus_str(status),
+                     pager.setup->hosts[host].uri, why ?: "");
+    qapi_event_send_remote_memory(status, pager.setup->hosts[host].uri, why);
+}
+
+static bool any_lost(void)
+{
+    unsigned i;
+
+    for (i = 0; i < pager.setup->n_hosts; i++) {
+        if (pager.states[i] == PAGER_HOST_LOST) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void pause_or_go_on(void)
+{
+    bool lost = any_lost();
+
+    if (lost && !pager.paused && runstate_is_running()) {
+        pager.paused = true;
+        vm_stop(RUN_STATE_IO_ERROR);
+    } else if (!lost && pager.paused) {
+        pager.paused = false;
+        if (runstate_check(RUN_STATE_IO_ERROR)) {
+            vm_start();
+        }
+    }
+}
+
+static void compare_states(const PagerInfo *info)
+{
+    unsigned i;
+
+    for (i = 0; i < info->n_hosts; i++) {
+        PagerHostState now = info->hosts[i].state;
+
+        if (now == pager.states[i]) {
+            continue;
+        }
+        pager.states[i] = now;
+        tell(now == PAGER_HOST_UP ? REMOTE_MEMORY_STATUS_RECOVERED :
+             now == PAGER_HOST_LOST ? REMOTE_MEMORY_STATUS_LOST :
+                                      REMOTE_MEMORY_STATUS_DEGRADED,
+             i, now == PAGER_HOST_UP ? NULL : info->hosts[i].error);
+    }
+}
+
+static void detach(void)
+{
+    qatomic_set(&pager.attached, false);
+    g_clear_pointer(&pager.engine, pager_engine_free);
+    advise_blocks(pager.setup, false);
+    migrate_del_blocker(&pager.blocker);
+    g_clear_pointer(&pager.states, g_free);
+}
+
+/* After prepare(): as if nothing had been */
+static void unprepare(void)
+{
+    ram_block_discard_require(false);
+    g_clear_pointer(&pager.setup, split_setup_free);
+    object_unref(OBJECT(pager.creds));
+    pager.creds = NULL;
+}
+
+static void on_changed(void *opaque)
+{
+    PagerInfo info;
+    bool gathered;
+
+    if (!pager.engine) {
+        return;
+    }
+    pager_engine_query(pager.engine, &info);
+    compare_states(&info);
+    gathered = info.gathered;
+    pager_info_clear(&info);
+    pause_or_go_on();
+    if (gathered) {
+        detach();
+        unprepare();
+        qapi_event_send_remote_memory(REMOTE_MEMORY_STATUS_GATHERED, NULL,
+                                      NULL);
+    }
+}
+
+/* On a thread of the engine's */
+static void engine_changed(void *opaque)
+{
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), on_changed, NULL);
+}
+
+bool pager_vcpu_stuck(int tid)
+{
+    return pager.engine && pager_engine_waits(pager.engine, tid);
+}
+
+static void on_shutdown(Notifier *n, void *opaque)
+{
+    g_autoptr(GArray) vcpus = g_array_new(false, false, sizeof(uint32_t));
+    CPUState *cpu;
+
+    if (!pager.engine || !any_lost()) {
+        return;
+    }
+    CPU_FOREACH(cpu) {
+        uint32_t tid = cpu->thread_id;
+
+        g_array_append_val(vcpus, tid);
+    }
+    /* Requests that wait for a lost page fail, or draining them never ends */
+    pager_engine_poison(pager.engine, (uint32_t *)vcpus->data, vcpus->len);
+}
+
+static void on_process_exit(Notifier *n, void *opaque)
+{
+    if (pager.engine) {
+        pager_engine_end_sessions(pager.engine);
+    }
+}
+
+/* -- What pager.h has -- */
+
+bool pager_prepare(const SplitSetup *s, Error **errp)
+{
+    uint64_t features;
+
+    if (pager.setup) {
+        error_setg(errp, "this VM's memory is split already");
+        return false;
+    }
+    if (!pager_uffd_features(&features, errp) || !find_blocks(s, errp)) {
+        return false;
+    }
+    if (qemu_real_host_page_size() != SPLIT_PAGE_SIZE) {
+        error_setg(errp, "split memory needs a host with pages of %d bytes",
+                   SPLIT_PAGE_SIZE);
+        return false;
+    }
+    if (should_mlock(mlock_state)) {
+        error_setg(errp, "split memory does not work with -overcommit "
+                   "mem-lock at the destination");
+        return false;
+    }
+    if (ram_block_discard_require(true)) {
+        error_setg(errp, "split memory does not work with devices that pin "
+                   "guest memory (VFIO, vDPA) at the destination");
+        return false;
+    }
+    pager.setup = split_setup_clone(s);
+    if (!get_creds(s, errp) || !try_hosts(errp)) {
+        unprepare();
+        return false;
+    }
+    advise_blocks(s, true);
+    return true;
+}
+
+bool pager_attach(const SplitLayout *l, Error **errp)
+{
+    const SplitSetup *s = pager.setup;
+    g_autofree PagerRegion *regions = g_new0(PagerRegion, s->n_blocks);
+    g_autofree PagerHostConfig *hosts = g_new0(PagerHostConfig, s->n_hosts);
+    PagerConfig config = {
+        .regions = regions, .n_regions = s->n_blocks,
+        .hosts = hosts, .n_hosts = s->n_hosts,
+        .limit = limit_pages(s->main_memory),
+        .last_version = l->last_version,
+        .timeout_ms = LINK_TIMEOUT_MS,
+        .connect = engine_connect, .changed = engine_changed,
+    };
+    unsigned i;
+
+    for (i = 0; i < s->n_blocks; i++) {
+        RAMBlock *rb = find_block(&s->blocks[i], errp);
+
+        if (!rb) {
+            return false;
+        }
+        regions[i] = (PagerRegion) {
+            .name = s->blocks[i].idstr, .block = s->blocks[i].id,
+            .host = qemu_ram_get_host_addr(rb), .pages = s->blocks[i].pages,
+            .local = l->blocks[i].local, .extent_host = l->blocks[i].host,
+        };
+    }
+    for (i = 0; i < s->n_hosts; i++) {
+        hosts[i].name = s->hosts[i].uri;
+        hosts[i].capacity = s->hosts[i].capacity / SPLIT_PAGE_SIZE;
+    }
+    error_setg(&pager.blocker, "The memory of this VM is split: bring it home "
+               "with remote-memory-gather first");
+    if (migrate_add_blocker_internal(&pager.blocker, errp)) {
+        return false;
+    }
+    pager.states = g_new0(PagerHostState, s->n_hosts);
+    pager.engine = pager_engine_new(&config, errp);
+    if (!pager.engine) {
+        migrate_del_blocker(&pager.blocker);
+        g_clear_pointer(&pager.states, g_free);
+        return false;
+    }
+    qatomic_set(&pager.attached, true);
+    qapi_event_send_remote_memory(REMOTE_MEMORY_STATUS_ATTACHED, NULL, NULL);
+    return true;
+}
+
+void pager_abort(void)
+{
+    if (pager.engine) {
+        /* The source, whose epoch is over, cannot */
+        pager_engine_end_sessions(pager.engine);
+        detach();
+    } else if (pager.setup) {
+        advise_blocks(pager.setup, false);
+    }
+    if (pager.setup) {
+        unprepare();
+    }
+}
+
+bool pager_set_main_memory(uint64_t bytes, Error **errp)
+{
+    if (!pager.engine) {
+        return true;
+    }
+    if (bytes < pager.unmanaged + MIN_MANAGED) {
+        error_setg(errp, "main-memory of %" PRIu64 " bytes is too small: the "
+                   "devices of this VM need %" PRIu64, bytes,
+                   pager.unmanaged + MIN_MANAGED);
+        return false;
+    }
+    pager.setup->main_memory = bytes;
+    pager_engine_set_limit(pager.engine, limit_pages(bytes));
+    return true;
+}
+
+void pager_init(void)
+{
+    pager.shutdown.notify = on_shutdown;
+    qemu_register_shutdown_notifier(&pager.shutdown);
+    pager.exit.notify = on_process_exit;
+    qemu_add_exit_notifier(&pager.exit);
+    pager_monitor_init();
+}
