@@ -224,13 +224,14 @@ static void put_pages(Fixture *f, const SplitLayout *layout)
             if (test_bit(p, layout->blocks[r].local)) {
                 fill(page_of(f, r, p), r, p, 1);
                 f->generation[r][p] = 1;
-            } else if (h != SPLIT_HOST_NONE && p % 5) {
+            } else if (h != SPLIT_HOST_NONE) {
                 PageLinkPage put = {
                     .block = r, .page = p, .version = 7, .data = buf
                 };
 
+                /* What was sent before it became zero must not come back */
                 fill(buf, r, p, 1);
-                f->generation[r][p] = 1;
+                f->generation[r][p] = test_bit(p, layout->blocks[r].remote);
                 g_assert_true(pagelink_client_put(c[h], &put, 1,
                                                   &error_abort));
             }
@@ -261,6 +262,13 @@ static SplitLayout *make_layout(const Setup *s)
         }
         for (i = 0; s->local && i < s->pages; i += s->local) {
             set_bit(i, l->blocks[r].local);
+        }
+        for (i = 0; i < s->pages; i++) {
+            if (i % 5 && !test_bit(i, l->blocks[r].local) &&
+                l->blocks[r].host[i / SPLIT_EXTENT_PAGES] !=
+                SPLIT_HOST_NONE) {
+                set_bit(i, l->blocks[r].remote);
+            }
         }
     }
     split_setup_free(setup);
@@ -308,6 +316,7 @@ static Fixture *start(const Setup *s)
         regions[i] = (PagerRegion) {
             .name = "ram", .block = i, .host = f->memory[i],
             .pages = s->pages, .local = layout->blocks[i].local,
+            .remote = layout->blocks[i].remote,
             .extent_host = layout->blocks[i].host,
         };
     }
@@ -638,7 +647,7 @@ static void test_full(void)
     PagerInfo info;
     Fixture *f;
 
-    s.server_pages = 1700;
+    s.server_pages = 1850;
     s.local = 0;
     f = start(&s);
     start_work(f, w);

@@ -130,7 +130,7 @@ static void place_pages(PagerEngine *e, const PagerPlace *p)
             e->state[page] = PG_DIRTY;
             e->local++;
             pager_policy_add(e->policy, page, PAGER_POLICY_PLACED);
-        } else if (host != PAGER_NO_HOST) {
+        } else if (test_bit(i, p->r.remote)) {
             e->state[page] = PG_REMOTE | PG_STORED;
             e->info.remote++;
             e->hosts[host].info.stored++;

@@ -58,6 +58,7 @@ typedef struct PagerRegion {
     uint64_t pages;
     /* As in SplitBlockLayout; read by pager_engine_new() only */
     const unsigned long *local;
+    const unsigned long *remote;
     const uint8_t *extent_host;
 } PagerRegion;
 

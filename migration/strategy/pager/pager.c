@@ -84,6 +84,7 @@ static PageLinkClient *connect_host(unsigned host, uint8_t role, uint8_t class,
     PageLinkClientOptions o = {
         .addr = addr,
         .tls_creds = pager.creds,
+        .tls_hostname = s->hosts[host].tls_hostname,
         .role = role,
         .class = class,
         .flags = flags,
@@ -408,7 +409,8 @@ bool pager_attach(const SplitLayout *l, Error **errp)
         regions[i] = (PagerRegion) {
             .name = s->blocks[i].idstr, .block = s->blocks[i].id,
             .host = qemu_ram_get_host_addr(rb), .pages = s->blocks[i].pages,
-            .local = l->blocks[i].local, .extent_host = l->blocks[i].host,
+            .local = l->blocks[i].local, .remote = l->blocks[i].remote,
+            .extent_host = l->blocks[i].host,
         };
     }
     for (i = 0; i < s->n_hosts; i++) {
