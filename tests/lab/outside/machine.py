@@ -18,9 +18,7 @@ from .kernel import Kernel
 
 
 MEMORY_MIB = 2560
-MULTI = ('-accel', 'tcg,thread=multi', '-smp', '2')
-COUNTED = ('-accel', 'tcg,thread=single', '-smp', '1',
-           '-icount', 'shift=0,sleep=off')
+CPUS = 2
 RESULTS_MIB = 64
 KERNEL_ARGS = ('console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off '
                'nokaslr tsc=reliable cryptomgr.notests audit=0 '
@@ -33,27 +31,23 @@ class Lab:
 
     @interactive: the console is a terminal's
     @asks: what runs there is to be given something by @stdin
-    @counted: time in the lab passes by instructions, one in a nanosecond, on
-        one CPU: whatever this machine does meanwhile, figures are the same
     """
 
     def __init__(self, binary: Binary, kernel: Kernel, disk: Path,
-                 where: Path, interactive: bool = False, asks: bool = False,
-                 counted: bool = False):
+                 where: Path, interactive: bool = False, asks: bool = False):
         self.console = where / 'console.log'
         self.stdout: Optional[IO[bytes]] = None
         self.stdin: Optional[IO[bytes]] = None
         self._results = where / 'results.tar'
         with open(self._results, 'wb') as results:
             results.truncate(RESULTS_MIB << 20)
-        self._command = self._arguments(binary, kernel, disk, interactive,
-                                        counted)
+        self._command = self._arguments(binary, kernel, disk, interactive)
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._interactive = interactive
         self._asks = asks
 
     def _arguments(self, binary: Binary, kernel: Kernel, disk: Path,
-                   interactive: bool, counted: bool) -> List[str]:
+                   interactive: bool) -> List[str]:
         def drive(path: Path, name: str) -> List[str]:
             return ['-drive', f'file={path},format=raw,if=none,id={name},'
                     'cache=unsafe', '-device', f'virtio-blk-pci,drive={name}']
@@ -63,9 +57,9 @@ class Lab:
             *(WRAPPER[1:] if interactive else WRAPPER), str(binary.path),
             *binary.firmware_args(), '-nodefaults', '-no-user-config',
             '-name', 'kvm-lab', '-display', 'none', '-no-reboot',
+            '-machine', 'q35', '-accel', 'tcg,thread=multi',
             # Five levels of page tables are one more to walk, twice.
-            '-machine', 'q35', '-cpu', 'max,la57=off',
-            *(COUNTED if counted else MULTI),
+            '-cpu', 'max,la57=off', '-smp', str(CPUS),
             '-m', f'{MEMORY_MIB}M',
             '-kernel', str(kernel.vmlinuz), '-initrd', str(kernel.initramfs),
             '-append', KERNEL_ARGS, *drive(disk, 'root'),

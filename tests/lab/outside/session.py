@@ -35,7 +35,7 @@ class Session:
             ours = binary.ours()
             made = disk.make(self._where, ours, COMMAND)
             self._lab = machine.Lab(ours, kernel.ensure(), made, self._where,
-                                    asks=True, counted=True)
+                                    asks=True)
             self._lab.start()
             self._answer(self._lab)
         return self._lab
