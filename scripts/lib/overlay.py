@@ -27,7 +27,8 @@ import subprocess
 import sys
 
 FOLDERS = ('migration', 'include', 'qapi', 'docs', 'tests')
-OWN = ('tests/functional/', 'tests/bench/', 'tests/scripts/')
+OWN = ('tests/functional/', 'tests/bench/', 'tests/lab/',
+       'tests/scripts/')
 REPO = os.path.realpath(os.path.join(os.path.dirname(__file__), '../..'))
 
 

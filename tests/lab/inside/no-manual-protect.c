@@ -14,8 +14,7 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stddef.h>
-
-int ioctl(int fd, unsigned long request, ...);
+#include <sys/ioctl.h>
 
 int ioctl(int fd, unsigned long request, ...)
 {
