@@ -36,6 +36,7 @@ typedef struct Setup {
     uint64_t local;             /* one page in so many is local at first */
     uint64_t server_pages;      /* that each can store */
     unsigned rounds;            /* accesses by each thread */
+    uint64_t lost;              /* page that no server has; 0: none */
 } Setup;
 
 typedef struct Fixture {
@@ -49,6 +50,7 @@ typedef struct Fixture {
     unsigned changes;
     bool refuse[MAX_HOSTS];             /* to connect */
     int socket[MAX_HOSTS][PAGER_LINK__MAX];     /* of the last connections */
+    bool read_lost;                     /* under the lock */
 } Fixture;
 
 /* -- Servers -- */
@@ -224,7 +226,7 @@ static void put_pages(Fixture *f, const SplitLayout *layout)
             if (test_bit(p, layout->blocks[r].local)) {
                 fill(page_of(f, r, p), r, p, 1);
                 f->generation[r][p] = 1;
-            } else if (h != SPLIT_HOST_NONE) {
+            } else if (h != SPLIT_HOST_NONE && p != f->setup.lost) {
                 PageLinkPage put = {
                     .block = r, .page = p, .version = 7, .data = buf
                 };
@@ -351,6 +353,15 @@ static void stop(Fixture *f)
     qemu_cond_destroy(&f->cond);
     qemu_mutex_destroy(&f->lock);
     g_free(f);
+}
+
+static void end_session(Fixture *f, unsigned host)
+{
+    PageLinkClient *c = dial(f->server[host], PAGELINK_HELLO_TAKE, 3,
+                             PAGELINK_CLASS_BACKGROUND, NULL, &error_abort);
+
+    g_assert_true(pagelink_client_end(c, &error_abort));
+    pagelink_client_free(c);
 }
 
 /* -- Those who use the memory -- */
@@ -639,6 +650,57 @@ static void test_lost(void)
     stop(f);
 }
 
+static void *read_lost(void *opaque)
+{
+    Fixture *f = opaque;
+    uint64_t value = *(volatile uint64_t *)page_of(f, 0, f->setup.lost);
+
+    WITH_QEMU_LOCK_GUARD(&f->lock) {
+        f->read_lost = true;
+    }
+    return (void *)(uintptr_t)value;
+}
+
+/*
+ * A page that was stored, and that its server has not got: who reads it waits,
+ * and the server is not used again.  In neither map is another thing: zero,
+ * and the server is not even asked.
+ */
+static void test_lost_page(void)
+{
+    QemuThread thread;
+    Setup s = small;
+    PagerInfo info;
+    Fixture *f;
+
+    s.local = 0;
+    s.lost = 11;
+    f = start(&s);
+    info = query(f);
+    g_assert_cmpuint(info.zero, ==, s.pages - info.remote);
+    g_assert_cmpuint(info.remote, ==, info.hosts[0].stored);
+    pager_info_clear(&info);
+    verify(f, 0, 5);
+    info = query(f);
+    g_assert_cmpuint(info.faults, ==, 0);
+    pager_info_clear(&info);
+    qemu_thread_create(&thread, "reader", read_lost, f, QEMU_THREAD_JOINABLE);
+    await_state(f, 0, PAGER_HOST_LOST);
+    info = query(f);
+    g_assert_nonnull(strstr(info.hosts[0].error, "lost page 11 of 'ram'"));
+    g_assert_cmpuint(info.waiting, ==, 1);
+    pager_info_clear(&info);
+    WITH_QEMU_LOCK_GUARD(&f->lock) {
+        g_assert_false(f->read_lost);
+    }
+    pager_engine_free(f->e);
+    f->e = NULL;
+    /* As at the end of the process: not before */
+    qemu_thread_join(&thread);
+    end_session(f, 0);
+    stop(f);
+}
+
 /* Servers that take no more: too much is resident, and nothing is lost */
 static void test_full(void)
 {
@@ -698,6 +760,7 @@ int main(int argc, char **argv)
     g_test_add_func("/pager/engine/limit", test_limit);
     g_test_add_func("/pager/engine/gather", test_gather);
     g_test_add_func("/pager/engine/lost", test_lost);
+    g_test_add_func("/pager/engine/lost-page", test_lost_page);
     g_test_add_func("/pager/engine/full", test_full);
     return g_test_run();
 }

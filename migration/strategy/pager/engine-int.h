@@ -102,6 +102,7 @@ typedef struct PagerHost {
     unsigned attempts;          /* in vain since it was up */
     bool needed;                /* somebody waits */
     bool full;                  /* refused a page */
+    bool gone;                  /* it has lost pages: never used again */
     PagerHostInfo info;
     QemuCond cond;              /* want, quit */
     QemuThread thread;
@@ -219,6 +220,11 @@ void pager_hosts_stop(PagerEngine *e);
 void pager_hosts_destroy(PagerEngine *e);
 /* The owner of a link found that it does not work; frees it.  No lock. */
 void pager_host_failed(PagerHost *h, PagerLink link, const char *why);
+/*
+ * It does not have a page that it was given.  No lock; the link is the
+ * caller's, and fails with the next use.
+ */
+void pager_host_lost_page(PagerHost *h, uint64_t page);
 /* Use the new connection, if there is one.  Lock held. */
 bool pager_host_refresh(PagerHost *h, PagerLink link);
 /* Somebody waits for this host.  Lock held; true if the state changed. */

@@ -95,7 +95,9 @@ void pager_drop(PagerEngine *e, uint64_t page)
     e->version++;
     if (e->drops->len) {
         last = &g_array_index(e->drops, PagerRange, e->drops->len - 1);
+        /* In one with it only if no page was written between the two */
         if (last->host == host && last->range.block == p->r.block &&
+            last->range.version + 1 == e->version &&
             last->range.page + last->range.pages == offset &&
             last->range.pages < PAGELINK_MAX_DROP_PAGES / PAGELINK_MAX_BATCH) {
             last->range.pages++;

@@ -8,7 +8,9 @@
  * guests; tests run it with a few megabytes and threads that use them.
  *
  * Guarantees: whoever touches a page sees what was last written to it, or
- * waits; never anything else, whatever becomes of the servers.  What is
+ * waits; never anything else, whatever becomes of the servers.  A server that
+ * says that it has not got a page that it was given is lost for good: with it
+ * went data, and zeroes instead would be a wrong answer.  What is
  * resident, staged and under way stays under the limit, for as long as the
  * servers take pages.  A page whose server has acknowledged it is never sent
  * again unless it was written to.

@@ -99,8 +99,7 @@ static void fetch_give_up(PagerFetch *f)
  */
 static bool install(PagerEngine *e, PagerFetch *f, unsigned i)
 {
-    bool none = f->pages[i].flags & (PAGELINK_ENTRY_ZERO |
-                                     PAGELINK_ENTRY_ABSENT);
+    bool none = f->pages[i].flags & PAGELINK_ENTRY_ZERO;
     uint64_t page = f->page[i];
     void *host = pager_address(e, page);
     bool removed, wp;
@@ -157,6 +156,21 @@ static bool fetch_install(PagerFetch *f)
     return true;
 }
 
+/*
+ * A page is asked for only if its host has acknowledged it, and dropped only
+ * when nobody will ask for it: one that is absent is lost.
+ */
+static bool fetch_complete(PagerFetch *f)
+{
+    for (unsigned i = 0; i < f->n; i++) {
+        if (f->pages[i].flags & PAGELINK_ENTRY_ABSENT) {
+            pager_host_lost_page(&f->e->hosts[f->host], f->page[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
 static void fetch_done(void *opaque, const PageLinkFault *error)
 {
     PagerFetch *f = opaque;
@@ -166,7 +180,7 @@ static void fetch_done(void *opaque, const PageLinkFault *error)
     f->failed = error;
     h->progress[f->link] = pager_now();
     h->fetches -= f->link == PAGER_LINK_FETCH;
-    if (error) {
+    if (error || !fetch_complete(f)) {
         /* Even if only this was refused: no page can be had that way */
         h->broken[f->link] = true;
         fetch_give_up(f);

@@ -29,8 +29,12 @@ static PageLinkClient *host_connect(PagerHost *h, PagerLink link, bool take,
     return c->connect(c->opaque, h->index, link, take, errp);
 }
 
+/* The first reason is the one to tell of a host that is gone */
 static void set_error(PagerHost *h, const char *why)
 {
+    if (h->gone) {
+        return;
+    }
     g_free(h->info.error);
     h->info.error = g_strdup(why);
 }
@@ -64,9 +68,25 @@ void pager_host_failed(PagerHost *h, PagerLink link, const char *why)
     pager_changed(h->e);
 }
 
+void pager_host_lost_page(PagerHost *h, uint64_t page)
+{
+    const PagerPlace *p = pager_place_of_page(h->e, page);
+    g_autofree char *why = NULL;
+
+    why = g_strdup_printf("it has lost page %" PRIu64 " of '%s', and maybe "
+                          "others", page - p->base, p->r.name);
+    trace_pager_host_failed(h->name, "", why);
+    WITH_QEMU_LOCK_GUARD(&h->e->lock) {
+        set_error(h, why);
+        h->gone = true;
+        h->info.state = PAGER_HOST_LOST;
+    }
+    pager_changed(h->e);
+}
+
 bool pager_host_refresh(PagerHost *h, PagerLink link)
 {
-    if (!h->fresh[link]) {
+    if (!h->fresh[link] || h->gone) {
         return false;
     }
     h->link[link] = h->fresh[link];
@@ -85,7 +105,7 @@ uint8_t pager_host_with_room(PagerEngine *e)
         uint64_t room = h->capacity > h->info.stored ?
                         h->capacity - h->info.stored : 0;
 
-        if (!h->full && h->link[PAGER_LINK_WRITE] && room > most) {
+        if (!h->full && !h->gone && h->link[PAGER_LINK_WRITE] && room > most) {
             best = i;
             most = room;
         }
@@ -122,7 +142,9 @@ static void host_try_all(PagerHost *h)
             ok = host_try(h, link);
         }
     }
-    if (ok && !h->want) {
+    if (h->gone) {
+        /* While it was being connected */
+    } else if (ok && !h->want) {
         h->attempts = 0;
         h->needed = false;
         h->full = false;
@@ -148,7 +170,7 @@ static void *host_main(void *opaque)
         PagerHostState before = h->info.state;
         bool changed;
 
-        if (!h->want) {
+        if (!h->want || h->gone) {
             pause_ms = RETRY_MIN_MS;
             qemu_cond_wait(&h->cond, &e->lock);
             continue;
