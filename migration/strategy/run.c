@@ -239,7 +239,8 @@ bool strategy_run_sync_due(bool fits)
         run->mid_pass = ram_bytes_remaining() != 0;
         return !run->mid_pass;
     }
-    if (run->config.split && !fits && split_wait_backlog()) {
+    if (run->config.split && !fits && !ram_bytes_remaining() &&
+        split_wait_backlog()) {
         /* All is sent, but not yet where it belongs */
         run->mid_pass = true;
         return false;
