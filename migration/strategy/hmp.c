@@ -23,6 +23,35 @@ static void print_split_info(Monitor *mon, const RamSplitInfo *split)
     }
 }
 
+static void print_figure(Monitor *mon, const char *name, bool has,
+                         uint64_t value)
+{
+    if (has) {
+        monitor_printf(mon, ", %s: %" PRIu64, name, value);
+    }
+}
+
+static void print_redirect(Monitor *mon, const RamStrategyRedirectInfo *r)
+{
+    monitor_printf(mon, "redirects: %" PRIu32 ", as the %s", r->redirects,
+                   RamRedirectRole_str(r->role));
+    if (r->has_relay) {
+        monitor_printf(mon, ", relay: %s", RamRelayState_str(r->relay));
+    }
+    print_figure(mon, "remaining bytes", r->has_remaining, r->remaining);
+    print_figure(mon, "bytes taken over", r->has_taken_over, r->taken_over);
+    print_figure(mon, "source pages", r->has_source_pages, r->source_pages);
+    print_figure(mon, "source bytes", r->has_source_bytes, r->source_bytes);
+    print_figure(mon, "relay pages", r->has_relay_pages, r->relay_pages);
+    print_figure(mon, "relay bytes", r->has_relay_bytes, r->relay_bytes);
+    print_figure(mon, "relay bytes/s", r->has_relay_rate, r->relay_rate);
+    print_figure(mon, "duplicates", r->has_duplicates, r->duplicates);
+    monitor_printf(mon, "\n");
+    if (r->error) {
+        monitor_printf(mon, "redirect error: %s\n", r->error);
+    }
+}
+
 void strategy_hmp_info(Monitor *mon, const RamStrategyInfo *info)
 {
     if (!info) {
@@ -45,6 +74,9 @@ void strategy_hmp_info(Monitor *mon, const RamStrategyInfo *info)
                        info->requests_peak);
     }
     monitor_printf(mon, "strategy says: %s\n", info->reason);
+    if (info->redirect) {
+        print_redirect(mon, info->redirect);
+    }
 }
 
 static void print_split(Monitor *mon, const RamSplit *split)

@@ -178,7 +178,7 @@ bool redirect_same_peer(QIOChannel *a, QIOChannel *b)
 {
     QIOChannelSocket *sa = socket_below(a), *sb = socket_below(b);
 
-    return sa && sb && sa->remoteAddrLen && 
+    return sa && sb && sa->remoteAddrLen &&
            sa->remoteAddrLen == sb->remoteAddrLen &&
            sa->remoteAddrLen > sizeof(sa_family_t) &&
            !memcmp(&sa->remoteAddr, &sb->remoteAddr, sa->remoteAddrLen);

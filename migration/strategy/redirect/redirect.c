@@ -159,15 +159,19 @@ static void probe_drop(void)
     g_clear_pointer(&probe->vmdesc, json_writer_free);
 }
 
+void redirect_request_failed(const char *why)
+{
+    trace_redirect_failed(why);
+    QEMU_LOCK_GUARD(&redirect.lock);
+    g_free(redirect.error);
+    redirect.error = g_strdup(why);
+}
+
 /* The redirect does not come about; takes over @err */
 static void give_up(Error *err)
 {
-    trace_redirect_failed(error_get_pretty(err));
+    redirect_request_failed(error_get_pretty(err));
     probe_drop();
-    WITH_QEMU_LOCK_GUARD(&redirect.lock) {
-        g_free(redirect.error);
-        redirect.error = g_strdup(error_get_pretty(err));
-    }
     redirect_request_end(err);
 }
 
@@ -204,85 +208,12 @@ static bool same_address(const SocketAddress *a, const SocketAddress *b)
     return sa && sb && g_str_equal(sa, sb);
 }
 
-/* The state of the migration does not allow it, and never will again */
-static bool check_status(MigrationStatus status, Error **errp)
-{
-    switch (status) {
-    case MIGRATION_STATUS_ACTIVE:
-        return true;
-    case MIGRATION_STATUS_SETUP:
-    case MIGRATION_STATUS_WAIT_UNPLUG:
-        error_setg(errp, "The migration is still being set up; redirect it "
-                   "when its status is 'active'");
-        return false;
-    case MIGRATION_STATUS_POSTCOPY_ACTIVE:
-    case MIGRATION_STATUS_POSTCOPY_PAUSED:
-    case MIGRATION_STATUS_POSTCOPY_RECOVER_SETUP:
-    case MIGRATION_STATUS_POSTCOPY_RECOVER:
-        error_setg(errp, "The guest runs at the destination already: a "
-                   "migration in post-copy cannot be redirected");
-        return false;
-    case MIGRATION_STATUS_PRE_SWITCHOVER:
-    case MIGRATION_STATUS_DEVICE:
-        error_setg(errp, "The switchover has begun; wait for its end, or "
-                   "cancel the migration");
-        return false;
-    default:
-        error_setg(errp, "No migration is running that could be redirected; "
-                   "use migrate");
-        return false;
-    }
-}
-
-static bool check_clashes(MigrationState *s, Error **errp)
-{
-    MigrationInfo info = {};
-    const char *clash = NULL;
-
-    migration_populate_vfio_info(&info);
-    if (info.vfio) {
-        clash = "VFIO devices";
-        g_free(info.vfio);
-    } else if (migrate_dirty_bitmaps()) {
-        clash = "the capability dirty-bitmaps";
-    } else if (migrate_multifd()) {
-        clash = "the capability multifd";
-    } else if (strategy_run_config()->split) {
-        clash = "split memory";
-    } else if (s->rdma_migration) {
-        clash = "RDMA";
-    } else if (migrate_postcopy_preempt() && s->preempt_pre_7_2) {
-        clash = "the preempt channel of machine types before 7.2";
-    } else if (qemu_target_page_size() != PAGELINK_PAGE_SIZE) {
-        clash = "a target whose pages have not 4 KiB";
-    }
-    if (clash) {
-        error_setg(errp, "A migration with %s cannot be redirected; cancel it "
-                   "and start another one", clash);
-        return false;
-    }
-    return true;
-}
-
 bool redirect_request_may(const SocketAddress *addr, Error **errp)
 {
-    MigrationState *s = migrate_get_current();
-
-    if (!check_status(s->state, errp)) {
-        return false;
-    }
     if (!redirect.running) {
         error_setg(errp, "This migration cannot be redirected: set "
                    "'redirectable' in the parameter 'strategy' before it "
                    "starts");
-        return false;
-    }
-    if (strategy_run_config()->mode == RAM_STRATEGY_MODE_POSTCOPY) {
-        error_setg(errp, "In mode 'postcopy' the guest runs at the destination "
-                   "at once: there is nothing to redirect");
-        return false;
-    }
-    if (!check_clashes(s, errp)) {
         return false;
     }
     QEMU_LOCK_GUARD(&redirect.lock);
@@ -500,7 +431,9 @@ static void old_return_path_close(MigrationState *s)
 {
     WITH_QEMU_LOCK_GUARD(&s->qemu_file_lock) {
         if (s->rp_state.from_dst_file) {
-            qemu_file_shutdown(s->rp_state.from_dst_file);
+            /* Not the file, which would report what its reader sees next */
+            qio_channel_shutdown(qemu_file_get_ioc(s->rp_state.from_dst_file),
+                                 QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
         }
     }
     close_return_path_on_source(s);

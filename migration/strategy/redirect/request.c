@@ -6,6 +6,7 @@
 #include "qemu/osdep.h"
 #include "block/aio.h"
 #include "block/aio-wait.h"
+#include "exec/target_page.h"
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"
 #include "qapi/clone-visitor.h"
@@ -21,6 +22,7 @@
 #include "migration/options.h"
 #include "migration/qemu-file.h"
 #include "migration/yank_functions.h"
+#include "../run.h"
 #include "channel.h"
 #include "request.h"
 
@@ -113,6 +115,81 @@ void redirect_request_end(Error *err)
     aio_bh_schedule_oneshot(qemu_get_aio_context(), request_wake_bh, r);
 }
 
+/* The state of the migration does not allow it, and never will again */
+static bool check_status(MigrationStatus status, Error **errp)
+{
+    switch (status) {
+    case MIGRATION_STATUS_ACTIVE:
+        return true;
+    case MIGRATION_STATUS_SETUP:
+    case MIGRATION_STATUS_WAIT_UNPLUG:
+        error_setg(errp, "The migration is still being set up; redirect it "
+                   "when its status is 'active'");
+        return false;
+    case MIGRATION_STATUS_POSTCOPY_ACTIVE:
+    case MIGRATION_STATUS_POSTCOPY_PAUSED:
+    case MIGRATION_STATUS_POSTCOPY_RECOVER_SETUP:
+    case MIGRATION_STATUS_POSTCOPY_RECOVER:
+        error_setg(errp, "The guest runs at the destination already: a "
+                   "migration in post-copy cannot be redirected");
+        return false;
+    case MIGRATION_STATUS_PRE_SWITCHOVER:
+    case MIGRATION_STATUS_DEVICE:
+        error_setg(errp, "The switchover has begun; wait for its end, or "
+                   "cancel the migration");
+        return false;
+    default:
+        error_setg(errp, "No migration is running that could be redirected; "
+                   "use migrate");
+        return false;
+    }
+}
+
+static bool check_clashes(MigrationState *s, Error **errp)
+{
+    MigrationInfo info = {};
+    const char *clash = NULL;
+
+    migration_populate_vfio_info(&info);
+    if (info.vfio) {
+        clash = "VFIO devices";
+        g_free(info.vfio);
+    } else if (migrate_dirty_bitmaps()) {
+        clash = "the capability dirty-bitmaps";
+    } else if (migrate_multifd()) {
+        clash = "the capability multifd";
+    } else if (strategy_run_config()->split) {
+        clash = "split memory";
+    } else if (s->rdma_migration) {
+        clash = "RDMA";
+    } else if (migrate_postcopy_preempt() && s->preempt_pre_7_2) {
+        clash = "the preempt channel of machine types before 7.2";
+    } else if (qemu_target_page_size() != PAGELINK_PAGE_SIZE) {
+        clash = "a target whose pages have not 4 KiB";
+    }
+    if (clash) {
+        error_setg(errp, "A migration with %s cannot be redirected; cancel it "
+                   "and start another one", clash);
+        return false;
+    }
+    return true;
+}
+
+static bool may_redirect(const SocketAddress *addr, Error **errp)
+{
+    MigrationState *s = migrate_get_current();
+
+    if (!check_status(s->state, errp) || !redirect_request_may(addr, errp)) {
+        return false;
+    }
+    if (strategy_run_config()->mode == RAM_STRATEGY_MODE_POSTCOPY) {
+        error_setg(errp, "In mode 'postcopy' the guest runs at the destination "
+                   "at once: there is nothing to redirect");
+        return false;
+    }
+    return check_clashes(s, errp);
+}
+
 /* Make it the current one */
 static Request *request_new(const char *uri, Error **errp)
 {
@@ -131,7 +208,7 @@ static Request *request_new(const char *uri, Error **errp)
                    "addresses only, not to '%s'", uri);
         return NULL;
     }
-    if (!redirect_request_may(addr, errp)) {
+    if (!may_redirect(addr, errp)) {
         return NULL;
     }
     QEMU_LOCK_GUARD(&lock);
@@ -203,7 +280,7 @@ static bool request_queue(Request *r, Error **errp)
         error_propagate(errp, error_copy(r->err));
         return false;
     }
-    if (!redirect_request_may(r->public.addr, errp)) {
+    if (!may_redirect(r->public.addr, errp)) {
         return false;
     }
     WITH_QEMU_LOCK_GUARD(&s->qemu_file_lock) {
@@ -254,6 +331,7 @@ static void coroutine_fn request_run(Request *r, Error **errp)
     }
     if (err) {
         if (request_phase(r) != REDIRECT_PHASE_ENDED) {
+            redirect_request_failed(error_get_pretty(err));
             redirect_request_end(error_copy(err));
         }
         error_propagate(errp, err);

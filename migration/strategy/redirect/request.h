@@ -69,8 +69,11 @@ bool redirect_request_advance(RedirectPhase phase);
  */
 void redirect_request_end(Error *err);
 
+/* redirect_request_failed: for query-migrate; in redirect.c; any thread */
+void redirect_request_failed(const char *why);
+
 /*
- * redirect_request_may: can the migration be redirected now?
+ * redirect_request_may: is this migration one that can be redirected?
  *
  * In redirect.c; main thread, BQL.
  *
