@@ -60,6 +60,19 @@ static const FaultTest tests[] = {
         .faults.host[0] = "before-relay=fail",
         .end = AT_SECOND, .relay = "failed", .dies = -1, .hide_stderr = true,
     }, {
+        .name = "old/mid-relay",
+        .faults.host[0] = "mid-relay=exit",
+        .end = AT_SECOND, .dies = 0, .hide_stderr = true,
+    }, {
+        .name = "old/cancelled",
+        .faults.host[0] = "mid-relay=fail",
+        .end = AT_SECOND, .relay = "cancelled", .dies = -1,
+        .hide_stderr = true,
+    }, {
+        .name = "source/after-order",
+        .faults.source = "after-order=fail",
+        .end = AT_SECOND, .dies = -1, .hide_stderr = true,
+    }, {
         .name = "new/at-switchover",
         .faults.host[1] = "at-switchover=exit",
         .end = AT_SOURCE, .dies = 1, .hide_stderr = true,
@@ -166,6 +179,34 @@ static void test_silence(void)
     redirect_finish(&r);
 }
 
+/* The old destination stops in the middle: the source does the rest */
+static void test_stall(void)
+{
+    static const StrategySetup setup = {
+        .strategy = "{ 'redirectable': true }",
+        .hide_stderr = true,
+        .bandwidth = STRATEGY_MEDIUM,
+    };
+    static const RedirectFaults faults = { .host[0] = "mid-relay=stop" };
+    g_autoptr(QDict) at = NULL;
+    RedirectGuests r;
+
+    if (!redirect_start(&r, &setup, 2, &faults)) {
+        return;
+    }
+    strategy_migrate(&r.g);
+    strategy_wait_sent(r.g.from, 50);
+    strategy_speed(&r.g, STRATEGY_SLOW, STRATEGY_NOTHING_FITS);
+    redirect_order(&r, 1);
+    strategy_speed(&r.g, STRATEGY_FAST, STRATEGY_ALL_FITS);
+    strategy_wait_status(r.g.from, "completed");
+    at = redirect_info(r.g.from);
+    g_assert_cmpint(qdict_get_int(at, "taken-over"), >, 0);
+    kill(qtest_pid(r.host[0]), SIGCONT);
+    redirect_wait_relayed(r.host[0], NULL);
+    redirect_finish(&r);
+}
+
 /* Cancelled in the redirect: the guest stays, and both others are told */
 static void test_cancel(void)
 {
@@ -201,5 +242,6 @@ void strategy_add_redirect_faults(void)
     }
     qtest_add_func("/migration/strategy/redirect/fault/new/silence",
                    test_silence);
+    qtest_add_func("/migration/strategy/redirect/fault/old/stall", test_stall);
     qtest_add_func("/migration/strategy/redirect/fault/cancel", test_cancel);
 }

@@ -173,15 +173,24 @@ static void test_other_guest(void)
 /* HMP knows the command, and reports where the user can see it */
 static void test_hmp(void)
 {
+    StrategySetup setup = redirectable;
+    g_autofree char *text = NULL, *again = NULL, *info = NULL;
     RedirectGuests r;
-    g_autofree char *text = NULL, *info = NULL;
 
-    if (!redirect_start(&r, &redirectable, 1, NULL)) {
+    setup.hide_stderr = true;
+    if (!redirect_start(&r, &setup, 1, NULL)) {
         return;
     }
     text = qtest_hmp(r.g.from, "migrate_redirect tcp:127.0.0.1:1");
     g_assert(strstr(text, "No migration is running"));
     strategy_migrate(&r.g);
+    strategy_wait_status(r.g.from, "active");
+    /* As human-monitor-command it does not wait */
+    again = qtest_hmp(r.g.from, "migrate_redirect tcp:127.0.0.1:1");
+    g_assert(strstr(again, "info migrate"));
+    redirect_wait_error(r.g.from);
+    info = qtest_hmp(r.g.from, "info migrate");
+    g_assert(strstr(info, "redirect error: Cannot connect"));
     finish_at_first(&r);
 }
 

@@ -11,6 +11,14 @@
 
 #define FAULT "QEMU_MIGRATION_FAULT"
 
+/*
+ * Memory above what the guest writes to, of 150 MiB in all.  It is filled, so
+ * that no part of the first pass takes no time, and never changes.
+ */
+#define FILLED_START    (101 * 1024 * 1024)
+#define FILLED_END      (149 * 1024 * 1024)
+#define FILLED_WITH     0x5a
+
 static void set_fault(const char *fault)
 {
     if (fault) {
@@ -24,14 +32,18 @@ bool redirect_start(RedirectGuests *r, const StrategySetup *setup,
                     unsigned hosts, const RedirectFaults *faults)
 {
     static const RedirectFaults none;
+    StrategySetup with = *setup;
 
     *r = (RedirectGuests) {};
+    with.no_vga = true;
     faults = faults ?: &none;
     set_fault(faults->source);
-    if (!strategy_start(&r->g, setup)) {
+    if (!strategy_start(&r->g, &with)) {
         set_fault(NULL);
         return false;
     }
+    qtest_memset(r->g.from, FILLED_START, FILLED_WITH,
+                 FILLED_END - FILLED_START);
     /* This one had the environment of the source */
     qtest_quit(r->g.to);
     for (unsigned i = 0; i < hosts; i++) {
@@ -101,6 +113,23 @@ QDict *redirect_info(QTestState *who)
     return redirect;
 }
 
+void redirect_wait_error(QTestState *who)
+{
+    int64_t start = g_get_monotonic_time();
+
+    while (true) {
+        g_autoptr(QDict) at = redirect_info(who);
+
+        if (at && qdict_haskey(at, "error")) {
+            return;
+        }
+        /* Only a hang takes so long */
+        g_assert_cmpint(g_get_monotonic_time() - start, <,
+                        120 * G_USEC_PER_SEC);
+        g_usleep(1000);
+    }
+}
+
 static void quit_others(RedirectGuests *r)
 {
     for (unsigned i = 0; i < r->hosts; i++) {
@@ -110,9 +139,26 @@ static void quit_others(RedirectGuests *r)
     }
 }
 
+static void check_filled(QTestState *who)
+{
+    g_autofree uint8_t *page = g_malloc(4096);
+
+    for (uint64_t addr = FILLED_START; addr < FILLED_END; addr += 64 * 1024) {
+        qtest_memread(who, addr, page, 4096);
+        for (unsigned i = 0; i < 4096; i++) {
+            if (page[i] != FILLED_WITH) {
+                g_test_message("wrong at 0x%" PRIx64, addr + i);
+                g_assert_cmpint(page[i], ==, FILLED_WITH);
+            }
+        }
+    }
+}
+
 void redirect_finish(RedirectGuests *r)
 {
     strategy_wait_status(r->g.from, "completed");
+    strategy_wait_status(r->g.to, "completed");
+    check_filled(r->g.to);
     quit_others(r);
     strategy_finish(&r->g);
 }

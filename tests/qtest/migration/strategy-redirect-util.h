@@ -55,6 +55,9 @@ void redirect_refused(RedirectGuests *r, const char *uri, const char *names);
  */
 void redirect_wait_relayed(QTestState *old, const char *status);
 
+/* redirect_wait_error: wait until query-migrate shows why one failed */
+void redirect_wait_error(QTestState *who);
+
 /* redirect_info: the figures; the caller owns them; NULL: there are none */
 QDict *redirect_info(QTestState *who);
 

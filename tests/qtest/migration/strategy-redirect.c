@@ -9,6 +9,36 @@
 #include "migration/migration-util.h"
 #include "migration/strategy-redirect-util.h"
 
+#ifdef CONFIG_GNUTLS
+/* One folder for all: the relay is a client with what it was a server with */
+static char *tls_path(const char *name)
+{
+    return g_build_filename(migration_get_env()->tmpfs, "redirect-tls", name,
+                            NULL);
+}
+
+static void set_up_tls(QTestState *who, bool source)
+{
+    g_autofree char *dir = tls_path(NULL), *keys = tls_path("keys.psk");
+
+    g_assert(!g_mkdir_with_parents(dir, 0700));
+    g_assert(g_file_set_contents(keys, "qemu:7265646972656374\n", -1, NULL));
+    qtest_qmp_assert_success(who, "{ 'execute': 'object-add',"
+                             "  'arguments': { 'qom-type': 'tls-creds-psk',"
+                             "    'id': 'tls0', 'endpoint': %s, 'dir': %s } }",
+                             source ? "client" : "server", dir);
+    migrate_set_parameter_str(who, "tls-creds", "tls0");
+}
+
+static void clean_tls(void)
+{
+    g_autofree char *dir = tls_path(NULL), *keys = tls_path("keys.psk");
+
+    unlink(keys);
+    rmdir(dir);
+}
+#endif
+
 typedef struct RedirectTest {
     const char *name;
     unsigned percent;           /* of the first pass, when it is redirected */
@@ -19,6 +49,7 @@ typedef struct RedirectTest {
     bool preempt;
     bool xbzrle;
     void (*set_up)(QTestState *who, bool source);
+    void (*clean)(void);
 } RedirectTest;
 
 static const RedirectTest tests[] = {
@@ -31,7 +62,6 @@ static const RedirectTest tests[] = {
     { .name = "running/50", .percent = 50 },
     { .name = "running/90", .percent = 90 },
     { .name = "auto/50", .percent = 50, .mode = "auto" },
-    { .name = "auto/pass", .passes = 2, .mode = "auto" },
     { .name = "hybrid/50", .percent = 50, .mode = "hybrid",
       .switch_reason = "passes" },
     { .name = "hybrid/pass", .passes = 2, .mode = "hybrid" },
@@ -39,6 +69,10 @@ static const RedirectTest tests[] = {
       .switch_reason = "passes", .preempt = true },
     { .name = "xbzrle/50", .percent = 50, .xbzrle = true },
     { .name = "xbzrle/pass", .passes = 2, .mode = "hybrid", .xbzrle = true },
+#ifdef CONFIG_GNUTLS
+    { .name = "tls/50", .percent = 50, .stopped = true,
+      .set_up = set_up_tls, .clean = clean_tls },
+#endif
 };
 
 static StrategySetup make_setup(const RedirectTest *t, char **json)
@@ -138,6 +172,9 @@ static void test_redirect(const void *opaque)
                     t->switch_reason);
     redirect_wait_relayed(r.host[0], NULL);
     redirect_finish(&r);
+    if (t->clean) {
+        t->clean();
+    }
 }
 
 /* Again, before or after the first relay is done: it makes no difference */

@@ -107,7 +107,9 @@ static void set_up_source(StrategyGuests *g)
 static int start_qemus(StrategyGuests *g, bool only_target)
 {
     g_autofree char *firmware = strategy_firmware_create();
-    g_autofree char *opts = g_strdup_printf("-nic none -bios %s", firmware);
+    g_autofree char *opts = g_strdup_printf("-nic none %s -bios %s",
+                                            g->setup.no_vga ? "-vga none" : "",
+                                            firmware);
     MigrateStart args = {
         .hide_stderr = g->setup.hide_stderr,
         .oob = g->setup.oob,

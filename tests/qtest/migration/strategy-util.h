@@ -28,6 +28,7 @@ typedef struct StrategySetup {
     bool preempt;               /* postcopy-preempt as well */
     bool pause;                 /* pause-before-switchover as well */
     bool xbzrle;                /* likewise */
+    bool no_vga;                /* nothing but zero pages is in its memory */
     void (*set_up)(QTestState *who, bool source);       /* the rest, or NULL */
     bool stopped;               /* the guest is stopped: it writes nothing */
     bool oob;                   /* for migrate-recover */
