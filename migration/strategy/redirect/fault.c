@@ -4,12 +4,15 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "qemu/atomic.h"
 #include "qemu/error-report.h"
 #include "fault.h"
 
 /* Constant after redirect_fault_init() */
 static char *fault_point;
 static const char *fault_action;
+/* Once is enough, also at a point that is passed many times; atomic */
+static bool stopped;
 
 void redirect_fault_init(void)
 {
@@ -36,7 +39,9 @@ bool redirect_fault(const char *point)
     }
 #ifndef _WIN32
     if (g_str_equal(fault_action, "stop")) {
-        raise(SIGSTOP);
+        if (!qatomic_xchg(&stopped, true)) {
+            raise(SIGSTOP);
+        }
         return false;
     }
 #endif

@@ -8,7 +8,7 @@
  *
  *   fail   what is tried there fails
  *   exit   this QEMU dies
- *   stop   this QEMU stops until SIGCONT
+ *   stop   this QEMU stops until SIGCONT, the first time only
  *
  * docs/devel/migration/redirect.rst lists the points.
  */
