@@ -113,6 +113,12 @@ static bool load_message(const StrategyMessage *m, void *opaque, Error **errp)
                             incoming.config.passes,
                             incoming.config.background);
         return true;
+    case STRATEGY_MSG_SPLIT_SETUP:
+    case STRATEGY_MSG_SPLIT_EXTENTS:
+    case STRATEGY_MSG_SPLIT_LOCAL:
+    case STRATEGY_MSG_SPLIT_COMMIT:
+    case STRATEGY_MSG_SPLIT_REMOTE:
+        return split_load(m, errp);
     default:
         return redirect_incoming_knows(m->type) ?
                redirect_incoming_message(m, errp) :
@@ -133,6 +139,9 @@ static int section_load_state(QEMUFile *f, void *opaque, int version_id)
 
 static int section_load_cleanup(void *opaque)
 {
+    MigrationIncomingState *mis = migration_incoming_get_current();
+
+    split_load_cleanup(mis->state == MIGRATION_STATUS_COMPLETED);
     redirect_incoming_cleanup();
     return 0;
 }

@@ -1,5 +1,5 @@
 /*
- * Split memory: the source
+ * Split memory: the source, and what the destination loads
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
@@ -76,5 +76,14 @@ void split_pass_end(void);
  * The caller owns the result; NULL when memory was not split.
  */
 RamSplitInfo *split_query(void);
+
+/*
+ * At the destination, main thread:
+ *
+ * split_load: one of the messages STRATEGY_MSG_SPLIT_*.
+ * split_load_cleanup: the incoming migration is over; @completed or failed.
+ */
+bool split_load(const StrategyMessage *m, Error **errp);
+void split_load_cleanup(bool completed);
 
 #endif

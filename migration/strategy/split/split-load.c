@@ -1,0 +1,93 @@
+/*
+ * Split memory: what the destination loads
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * From the messages of the section to the pager.  The set-up comes before
+ * any page, so that a host that cannot do it says so while the guest still
+ * runs at the source; the end of the map comes when all pages are there and
+ * before any device state is loaded.  Main thread.
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "split.h"
+#include "wire.h"
+#include "../pager/pager.h"
+#include "../trace.h"
+
+static struct {
+    SplitSetup *setup;
+    SplitLayout *layout;        /* from the set-up to the end of the map */
+} incoming;
+
+static void incoming_clear(void)
+{
+    g_clear_pointer(&incoming.setup, split_setup_free);
+    g_clear_pointer(&incoming.layout, split_layout_free);
+}
+
+static bool load_setup(const StrategyMessage *m, Error **errp)
+{
+    if (incoming.setup) {
+        error_setg(errp, "ram-strategy: split memory is set up twice");
+        return false;
+    }
+    incoming.setup = split_wire_get_setup(m->payload, m->len, errp);
+    if (!incoming.setup || !pager_prepare(incoming.setup, errp)) {
+        incoming_clear();
+        return false;
+    }
+    /* Now that the sizes of the blocks are known to be real */
+    incoming.layout = split_layout_new(incoming.setup);
+    trace_split_load_setup(incoming.setup->main_memory,
+                           incoming.setup->n_hosts, incoming.setup->n_blocks);
+    return true;
+}
+
+static bool load_commit(const StrategyMessage *m, Error **errp)
+{
+    if (!split_wire_get_commit(incoming.layout, m->payload, m->len, errp)) {
+        return false;
+    }
+    trace_split_load_commit(split_layout_local(incoming.layout),
+                            incoming.layout->last_version);
+    if (!pager_attach(incoming.layout, errp)) {
+        return false;
+    }
+    incoming_clear();
+    return true;
+}
+
+bool split_load(const StrategyMessage *m, Error **errp)
+{
+    if (m->type == STRATEGY_MSG_SPLIT_SETUP) {
+        return load_setup(m, errp);
+    }
+    if (!incoming.layout) {
+        error_setg(errp, "ram-strategy: message %u of split memory without "
+                   "its set-up", m->type);
+        return false;
+    }
+    switch (m->type) {
+    case STRATEGY_MSG_SPLIT_EXTENTS:
+        return split_wire_get_extents(incoming.layout, incoming.setup->n_hosts,
+                                      m->payload, m->len, errp);
+    case STRATEGY_MSG_SPLIT_LOCAL:
+        return split_wire_get_local(incoming.layout, m->payload, m->len, errp);
+    case STRATEGY_MSG_SPLIT_REMOTE:
+        return split_wire_get_remote(incoming.layout, m->payload, m->len,
+                                     errp);
+    case STRATEGY_MSG_SPLIT_COMMIT:
+        return load_commit(m, errp);
+    default:
+        return strategy_message_unknown(m, errp);
+    }
+}
+
+void split_load_cleanup(bool completed)
+{
+    if (!completed) {
+        pager_abort();
+    }
+    incoming_clear();
+}
