@@ -171,5 +171,6 @@ void strategy_add_delta(void);
 void strategy_add_redirect(void);
 void strategy_add_redirect_refusals(void);
 void strategy_add_redirect_faults(void);
+void strategy_add_split(void);
 
 #endif
