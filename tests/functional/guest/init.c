@@ -14,7 +14,8 @@
  * the writers; the others are written once and only read from then on.
  *
  * Threads: the main one reads commands from the serial line; one prints the
- * heartbeats; "threads" writers own one slice of the working set each.  A
+ * heartbeats; "threads" writers own one slice of the working set each; one
+ * more uses the disk, past the page cache, with buffers all over.  A
  * writer and whoever verifies all pages exclude each other by @writer.lock,
  * held for one operation at a time.
  *
@@ -31,6 +32,7 @@
  *   random *  1: pages in random order; 0: one after the other
  *   read   *  static pages that are read and verified for each write
  *   text      1: compressible contents; 0: incompressible
+ *   disk      MiB of the first virtio disk that are written and read back
  *   beat   *  ms between heartbeats
  *
  * Lines that it prints, each written by one write():
@@ -102,7 +104,7 @@ typedef struct Writer {
 
 /* Constant once the writers run, but for the atomic ones */
 static struct {
-    unsigned long fill, ws, threads, text;
+    unsigned long fill, ws, threads, text, disk;
     _Atomic unsigned long load, rate, rounds, write, random, read, beat;
 } conf = {
     .threads = 1, .beat = 20, .load = 1,
@@ -353,6 +355,90 @@ static void writers_start(void)
     }
 }
 
+/* Disk */
+
+#define DISK_BLOCK_PAGES    16
+#define DISK_BLOCK_SIZE     (DISK_BLOCK_PAGES * PAGE_SIZE)
+#define DISK_BUFFERS        256
+
+static _Atomic uint64_t disk_ops;
+
+static void disk_fill(Page *buffer, size_t block, uint32_t version)
+{
+    for (size_t i = 0; i < DISK_BLOCK_PAGES; i++) {
+        Page *page = &buffer[i];
+
+        page->number = (block * DISK_BLOCK_PAGES + i) ^ PAGE_MAGIC;
+        page->version = version;
+        page_scribble(page, 0, BODY_WORDS);
+        page->checksum = page_checksum(page);
+    }
+}
+
+static bool disk_check(const Page *buffer, size_t block, uint32_t version)
+{
+    for (size_t i = 0; i < DISK_BLOCK_PAGES; i++) {
+        const Page *page = &buffer[i];
+
+        if (page->number != ((block * DISK_BLOCK_PAGES + i) ^ PAGE_MAGIC) ||
+            page->version != version ||
+            page->checksum != page_checksum(page)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Read a block and compare it, then write its next version */
+static bool disk_operation(int fd, Page *buffers, size_t block,
+                           uint32_t *version, uint64_t *seed)
+{
+    Page *in = buffers + random_next(seed) % DISK_BUFFERS * DISK_BLOCK_PAGES;
+    Page *out = buffers + random_next(seed) % DISK_BUFFERS * DISK_BLOCK_PAGES;
+    off_t at = (off_t)block * DISK_BLOCK_SIZE;
+
+    if (*version &&
+        (pread(fd, in, DISK_BLOCK_SIZE, at) != DISK_BLOCK_SIZE ||
+         !disk_check(in, block, *version))) {
+        return false;
+    }
+    disk_fill(out, block, ++*version);
+    return pwrite(fd, out, DISK_BLOCK_SIZE, at) == DISK_BLOCK_SIZE;
+}
+
+static void *disk_run(void *opaque)
+{
+    size_t blocks = (conf.disk << 20) / DISK_BLOCK_SIZE;
+    uint32_t *versions = calloc(blocks, sizeof(*versions));
+    Page *buffers = mmap(NULL, DISK_BUFFERS * DISK_BLOCK_SIZE,
+                         PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                         -1, 0);
+    int fd = open("/dev/vda", O_RDWR | O_DIRECT | O_CLOEXEC);
+    uint64_t seed = 0x9e3779b97f4a7c15ULL;
+
+    if (fd < 0 || !versions || buffers == MAP_FAILED) {
+        say("error no disk: %s", strerror(errno));
+        return opaque;
+    }
+    for (;;) {
+        size_t block = random_next(&seed) % blocks;
+
+        if (!atomic_load(&conf.load)) {
+            sleep_until(now_ns() + NAP_NS);
+        } else if (disk_operation(fd, buffers, block, &versions[block],
+                                  &seed)) {
+            atomic_fetch_add(&disk_ops, 1);
+            /* The writers want the vCPU as well */
+            sleep_until(now_ns() + 2 * NS_PER_MS);
+        } else {
+            atomic_fetch_add(&nr_wrong, 1);
+            say("wrong page=%zu why=disk want=%" PRIu32 " have=0", block,
+                versions[block]);
+            return opaque;
+        }
+    }
+}
+
 /* Heartbeat */
 
 static void *heartbeat_run(void *opaque)
@@ -441,6 +527,7 @@ static bool set_parameter(const char *name, unsigned long value, bool running)
         { "fill", &conf.fill, NULL }, { "ws", &conf.ws, NULL },
         { "threads", &conf.threads, NULL }, { "text", &conf.text, NULL },
         { "beat", NULL, &conf.beat }, { "load", NULL, &conf.load },
+        { "disk", &conf.disk, NULL },
         { "rate", NULL, &conf.rate }, { "rounds", NULL, &conf.rounds },
         { "write", NULL, &conf.write }, { "random", NULL, &conf.random },
         { "read", NULL, &conf.read },
@@ -526,6 +613,9 @@ static void obey(char *command)
         atomic_store(&max_stall, 0);
     } else if (!strcmp(command, "rest")) {
         wait_rest();
+    } else if (!strcmp(command, "disk")) {
+        snprintf(copy, sizeof(copy), "disk ops=%" PRIu64,
+                 atomic_load(&disk_ops));
     } else if (!strcmp(command, "disks")) {
         list_disks(copy + strlen(copy), sizeof(copy) - strlen(copy));
     } else if (!strcmp(command, "poweroff")) {
@@ -640,7 +730,7 @@ static bool fill_memory(void)
 
 int main(void)
 {
-    pthread_t heartbeat;
+    pthread_t heartbeat, disk;
     char command[128];
 
     mkdir("/proc", 0755);
@@ -660,6 +750,9 @@ int main(void)
     writers_start();
     if (pthread_create(&heartbeat, NULL, heartbeat_run, NULL)) {
         say("error no thread for the heartbeat");
+    }
+    if (conf.disk && pthread_create(&disk, NULL, disk_run, NULL)) {
+        say("error no thread for the disk");
     }
 
     for (size_t len = 0;;) {

@@ -63,6 +63,7 @@ class Load:
     random: int = 0
     read: int = 0
     text: int = 0
+    disk: int = 0
     beat: int = 20
 
     def cmdline(self) -> str:
@@ -251,6 +252,10 @@ class Guest:
             self._verdict = None
         self._send('verify')
         return self._wait('verdict', lambda: self._verdict, timeout)
+
+    def disk_ops(self) -> int:
+        """How often the guest read back and wrote a block of its disk"""
+        return int(self.command('disk').split('ops=', 1)[1])
 
     def disks(self) -> List[str]:
         """The names of the guest's disks"""

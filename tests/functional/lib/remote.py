@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+A VM with remote memory, as seen from its monitor and from /proc
+
+The one place that knows the names of query-remote-memory and what belongs to
+it.
+"""
+
+import os
+from pathlib import Path
+import re
+import time
+from typing import Any, Dict, List, cast
+
+from .vm import QMPDict, VM
+
+
+PATIENCE = 180.0
+PAGE = 4096
+
+
+class RemoteError(Exception):
+    """Remote memory did not do what it should"""
+
+
+def query(machine: VM) -> QMPDict:
+    """What query-remote-memory says"""
+    return cast(QMPDict, machine.cmd('query-remote-memory'))
+
+
+def wait_event(machine: VM, status: str, timeout: float = PATIENCE) -> QMPDict:
+    """Wait for REMOTE_MEMORY with @status, dropping events before it"""
+    deadline = time.monotonic() + timeout
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise RemoteError(f'no REMOTE_MEMORY {status} within {timeout} s: '
+                              f'{query(machine)}')
+        event = machine.next_event(left)
+        if (event and event['event'] == 'REMOTE_MEMORY'
+                and event['data']['status'] == status):
+            return event
+
+
+def gather(machine: VM) -> None:
+    """Bring everything home; returns when it is there"""
+    machine.cmd('remote-memory-gather')
+    wait_event(machine, 'gathered')
+
+
+class Mapping:
+    """One mapping of a process, from smaps"""
+
+    def __init__(self, fields: Dict[str, str]):
+        self.size = int(fields['Size'].split()[0]) * 1024
+        self.rss = int(fields['Rss'].split()[0]) * 1024
+        flags = fields['VmFlags'].split()
+        self.userfault = 'um' in flags or 'uw' in flags
+
+
+def mappings(machine: VM) -> List[Mapping]:
+    """All mappings of the VM's process"""
+    text = Path(f'/proc/{machine.get_pid()}/smaps').read_text(encoding='utf-8')
+    found: List[Mapping] = []
+    fields: Dict[str, str] = {}
+    for line in text.splitlines():
+        match = re.match(r'(\w+):\s*(.*)', line)
+        if match:
+            fields[match.group(1)] = match.group(2)
+            if match.group(1) == 'VmFlags':
+                found.append(Mapping(fields))
+                fields = {}
+    return found
+
+
+def paged_rss(machine: VM) -> int:
+    """Bytes resident where userfaultfd watches: guest RAM and staging"""
+    return sum(one.rss for one in mappings(machine) if one.userfault)
+
+
+def leftovers(machine: VM) -> List[str]:
+    """What is left of remote memory in the process: nothing, when gathered"""
+    pid = machine.get_pid()
+    found = [f'{one.size >> 20} MiB watched by userfaultfd'
+             for one in mappings(machine) if one.userfault]
+    for number in os.listdir(f'/proc/{pid}/fd'):
+        try:
+            target = os.readlink(f'/proc/{pid}/fd/{number}')
+        except FileNotFoundError:
+            continue
+        if target == 'anon_inode:[userfaultfd]':
+            found.append(f'descriptor {number}: {target}')
+    names = [name for name, _ in machine.thread_ticks().values()]
+    found += [f'thread {name}' for name in names if 'pager' in name]
+    return found
+
+
+def info(machine: VM) -> Dict[str, Any]:
+    """The member split of query-migrate's strategy, at the source"""
+    said = machine.migration().get('strategy', {}).get('split')
+    if said is None:
+        raise RemoteError('query-migrate tells nothing of split memory')
+    return cast(Dict[str, Any], said)
+
+
+__all__ = ['PAGE', 'RemoteError', 'gather', 'info', 'leftovers', 'mappings',
+           'paged_rss', 'query', 'wait_event']

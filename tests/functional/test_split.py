@@ -1,0 +1,290 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+# timeout: 900
+"""
+Split memory: a guest goes to a host with too little memory, and loses nothing
+
+The guest writes and verifies its pages and a virtio disk all along.  It goes
+to a main host that may have a part of its memory and to memory hosts that have
+the rest, each in a network namespace behind a slow link, is verified there
+many times over, and gathered.
+"""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+import re
+import sys
+from typing import Iterator, List, Tuple
+
+from lib import paths, remote, scenario
+from lib.guest import Load
+from lib.machines import Machines
+from lib.memhost import MemHost
+from lib.migration import MIB, Migration, Settings
+from lib.network import Network
+from lib.strategy import Strategy
+from lib.tap import Tap, check, check_equal, note
+from lib.vm import HERE, Host, VM
+
+tap = Tap()
+
+DISK = 32
+# Guest RAM that may be resident beyond main-memory, as documented
+OVERHEAD = 1.02
+PORT = 7001
+
+
+@dataclass(frozen=True)
+class Case:
+    """A guest, and how much of its memory is to be local"""
+    memory: int
+    percent: int
+    hosts: int
+    mbit: int = 0               # of each link; 0: unix sockets and no links
+    rate: int = 8               # MiB that the guest dirties in a second
+    placement: str = 'hot'
+
+    @property
+    def main_memory(self) -> int:
+        """In bytes"""
+        return self.memory * MIB * self.percent // 100
+
+    def load(self) -> Load:
+        """Fills most of the memory; a part of it is written all the time"""
+        return Load(fill=self.memory - 112, ws=self.memory // 8, read=1,
+                    rate=self.rate, random=1, disk=DISK)
+
+
+class Split:
+    """A guest that has been migrated to where its memory is split"""
+
+    def __init__(self, room: Machines, source: VM, destination: VM,
+                 migration: Migration, memhosts: List[MemHost]):
+        self.room = room
+        self.guest = room.guest
+        self.source = source
+        self.destination = destination
+        self.migration = migration
+        self.memhosts = memhosts
+
+    def verify(self, times: int) -> None:
+        """All pages, so often; and the disk was used meanwhile"""
+        for _ in range(times):
+            verdict = self.guest.verify()
+            check_equal(verdict.total, 0, 'wrong pages, as '
+                        f'{self.guest.wrong_lines}')
+            self.guest.wait_beats(2)
+
+    def check_disk(self) -> None:
+        """The guest goes on to use its disk"""
+        done = self.guest.disk_ops()
+        while self.guest.disk_ops() < done + 20:
+            self.guest.wait_beats(2)
+
+
+def make_disk() -> Path:
+    """An image that source and destination share"""
+    path = paths.scratch() / 'split-disk.raw'
+    with open(path, 'wb') as image:
+        image.truncate(DISK * MIB)
+    return path
+
+
+@contextlib.contextmanager
+def places(case: Case) -> Iterator[List[Host]]:
+    """The hosts: of the source, of the destination, of the memory"""
+    if not case.mbit:
+        yield [HERE] * (2 + case.hosts)
+        return
+    names = ['source', 'main', *(f'mem{n}' for n in range(case.hosts))]
+    with Network(names, case.mbit) as network:
+        yield [network.hosts[name] for name in names]
+
+
+@contextlib.contextmanager
+def memory_hosts(case: Case, where: List[Host]) -> Iterator[List[MemHost]]:
+    """One on each of the hosts"""
+    binary = scenario.our_binary()
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(MemHost(
+            binary, case.memory,
+            f'tcp:{host.address}:{PORT}' if case.mbit else None,
+            host.wrapper)) for host in where]
+
+
+@contextlib.contextmanager
+def migrated(case: Case) -> Iterator[Split]:
+    """The guest, at its destination"""
+    disk = make_disk()
+    extra = ('-drive', f'if=virtio,format=raw,cache=writeback,file={disk}')
+    with places(case) as where, memory_hosts(case, where[2:]) as memhosts, \
+            Machines(scenario.our_binary(), case.load(), case.memory,
+                     extra=extra) as room:
+        source, destination = room.start(host=where[0]), room.expect(
+            host=where[1])
+        strategy = Strategy(split={
+            'main-memory': case.main_memory, 'placement': case.placement,
+            'memory-hosts': [{'uri': one.uri} for one in memhosts]})
+        migration = Migration(
+            source, destination, room.guest,
+            Settings('split', strategy, transport='tcp', downtime_limit=500))
+        migration.start()
+        migration.wait_end()
+        check_equal(migration.states[-1], 'completed',
+                    f'state; {source.migration()}')
+        check_equal(destination.status(), 'running', 'the destination')
+        yield Split(room, source, destination, migration, memhosts)
+    disk.unlink()
+
+
+def check_report(case: Case, split: Split) -> None:
+    """What the source says fits what the memory hosts say"""
+    said = remote.info(split.source)
+    note(f'main {said["main-pages"]} pages, remote {said["remote-pages"]}, '
+         f'in {said["moved-in"]}, out {said["moved-out"]}, '
+         f'{split.migration.record(verify=False)}')
+    check(said['main-pages'] * remote.PAGE <= case.main_memory,
+          f'more than main-memory: {said}')
+    check(all(host['stored'] > 0 for host in said['hosts']),
+          f'a memory host without pages: {said}')
+    for one in split.memhosts:
+        check_equal(len(one.sessions()), 1, f'sessions at {one.uri}')
+
+
+def check_resident(case: Case, split: Split) -> None:
+    """Its memory is as small as was asked for"""
+    rss = remote.paged_rss(split.destination)
+    note(f'{rss / MIB:.1f} MiB resident of {case.memory} MiB, main-memory '
+         f'{case.main_memory / MIB:.1f} MiB')
+    check(rss <= case.main_memory * OVERHEAD,
+          f'{rss} bytes of guest RAM are resident, main-memory is '
+          f'{case.main_memory}')
+
+
+def check_gathered(case: Case, split: Split) -> None:
+    """Everything came home, and nothing of remote memory is left"""
+    remote.gather(split.destination)
+    for one in split.memhosts:
+        check_equal(one.sessions(), [], f'sessions at {one.uri}')
+        one.kill()
+    check_equal(remote.leftovers(split.destination), [], 'what is left')
+    split.verify(2)
+    split.check_disk()
+
+
+def everything(case: Case, times: int) -> None:
+    """From the migration to the gather"""
+    with migrated(case) as split:
+        check_report(case, split)
+        for _ in range(times):
+            split.verify(1)
+            check_resident(case, split)
+        split.check_disk()
+        check_gathered(case, split)
+
+
+def add(title: str, case: Case, times: int, full: bool = False) -> None:
+    """A test of everything()"""
+    tap.add(title, lambda: everything(case, times), full)
+
+
+add('two memory hosts, 40 % local', Case(256, 40, 2), 3)
+add('by address, 50 % local', Case(256, 50, 1, placement='address'), 2,
+    full=True)
+add('three memory hosts behind slow links, 30 % local',
+    Case(256, 30, 3, mbit=400), 2)
+add('1 GiB, three memory hosts behind slow links, 30 % local',
+    Case(1024, 30, 3, mbit=1000), 8, full=True)
+add('1 GiB, three memory hosts behind slow links, 50 % local',
+    Case(1024, 50, 3, mbit=1000), 8, full=True)
+
+
+@tap.test('a memory host cannot be reached for a while')
+def lost() -> None:
+    """The VM pauses, goes on by itself, and has lost nothing"""
+    case = Case(256, 30, 2, mbit=1000)
+    names = ['source', 'main', 'mem0', 'mem1']
+    disk = make_disk()
+    extra = ('-drive', f'if=virtio,format=raw,cache=writeback,file={disk}')
+    with Network(names, case.mbit) as network, \
+            memory_hosts(case, [network.hosts[n] for n in names[2:]]) as mem, \
+            Machines(scenario.our_binary(), case.load(), case.memory,
+                     extra=extra) as room:
+        source = room.start(host=network.hosts['source'])
+        destination = room.expect(host=network.hosts['main'])
+        migration = Migration(source, destination, room.guest, Settings(
+            'split', Strategy(split={
+                'main-memory': case.main_memory,
+                'memory-hosts': [{'uri': one.uri} for one in mem]}),
+            transport='tcp', downtime_limit=500))
+        migration.start()
+        check_equal(migration.wait_end(), 'completed', 'state')
+        split = Split(room, source, destination, migration, mem)
+        split.verify(1)
+        network.cut('mem0')
+        remote.wait_event(destination, 'lost')
+        check(destination.status() != 'running', 'it runs without its memory')
+        network.mend('mem0')
+        remote.wait_event(destination, 'recovered')
+        split.verify(2)
+        check_equal(destination.status(), 'running', 'the destination')
+        split.check_disk()
+        check_gathered(case, split)
+
+
+def readme() -> List[Tuple[str, str]]:
+    """Who types what, in README.rst's section on split memory"""
+    text = (paths.REPO / 'README.rst').read_text(encoding='utf-8')
+    lines = re.findall(r'^    (mem\d|dst|src|\(dst\)|\(src\))\$? +(.*)$', text,
+                       re.MULTILINE)
+    check(lines, 'README.rst tells nothing of split memory')
+    return lines
+
+
+@tap.test('the commands of README.rst')
+def commands() -> None:
+    """Each as it stands there, but for sizes and the names of the hosts"""
+    lines = readme()
+    memory = [who for who, _ in lines if who.startswith('mem')]
+    case = Case(256, 40, len(memory))
+    with Network(['src', 'dst', *memory]) as network, \
+            contextlib.ExitStack() as stack:
+        def adapt(line: str) -> str:
+            for name, host in network.hosts.items():
+                line = re.sub(rf'\b{name}:', f'{host.address}:', line)
+            return line.replace('8G', '256M').replace(
+                '=4G', f'={case.main_memory}')
+
+        for who, line in lines:
+            if who in memory:
+                words = adapt(line).split()
+                check_equal(words[0], 'qemu-memserver', 'the program')
+                stack.enter_context(MemHost(
+                    scenario.our_binary(), 256, words[2],
+                    network.hosts[who].wrapper, words[3:]))
+        room = stack.enter_context(Machines(
+            scenario.our_binary(), Load(fill=96, ws=16, rate=4), case.memory))
+        source = room.start(host=network.hosts['src'])
+        incoming = next(line for who, line in lines if who == 'dst')
+        machines = {'(src)': source, '(dst)': room.expect(
+            host=network.hosts['dst'])}
+        machines['(dst)'].cmd('migrate-incoming',
+                              uri=incoming.split('-incoming ')[1])
+        for who, line in lines:
+            if who not in machines:
+                continue
+            said = machines[who].hmp(adapt(line))
+            note(f'{who} {line}\n{said}')
+            check('rror' not in said and 'unknown' not in said, said)
+            if line.startswith('migrate '):
+                while source.migration()['status'] != 'completed':
+                    room.guest.wait_beats(1)
+                remote.wait_event(machines['(dst)'], 'attached')
+                room.guest.runs_in(machines['(dst)'])
+        remote.wait_event(machines['(dst)'], 'gathered')
+        check_equal(room.guest.verify().total, 0, 'wrong pages')
+
+
+if __name__ == '__main__':
+    sys.exit(tap.main())
