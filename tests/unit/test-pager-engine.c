@@ -653,7 +653,7 @@ static void test_lost(void)
 static void *read_lost(void *opaque)
 {
     Fixture *f = opaque;
-    uint64_t value = *(volatile uint64_t *)page_of(f, 0, f->setup.lost);
+    uint64_t value = qatomic_read((uint64_t *)page_of(f, 0, f->setup.lost));
 
     WITH_QEMU_LOCK_GUARD(&f->lock) {
         f->read_lost = true;
