@@ -10,6 +10,7 @@
  * its peer's, or a peer that lies.
  */
 #include "qemu/osdep.h"
+#include <sys/resource.h>
 #include "qapi/error.h"
 #include "qemu/bitmap.h"
 #include "qemu/bswap.h"
@@ -919,6 +920,74 @@ static void test_never_reads(void)
     peer_free(&p);
 }
 
+/*
+ * How fast it is: -m perf -p /strategy/relay/throughput.  No criterion, since
+ * the machine decides.
+ */
+#define PERF_PAGES  (128 * 1024)
+
+static void ignore_report(const void *buf, size_t len, void *opaque)
+{
+}
+
+/* Of all threads, user and system, seconds */
+static double cpu_time(void)
+{
+    struct rusage u;
+
+    getrusage(RUSAGE_SELF, &u);
+    return u.ru_utime.tv_sec + u.ru_stime.tv_sec +
+           (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+}
+
+static void test_throughput(void)
+{
+    RedirectBlock block = { "ram", PERF_PAGES };
+    RedirectBlocks one = { .block = &block, .n = 1, .expected = 1 };
+    SocketAddress address = { .type = SOCKET_ADDRESS_TYPE_INET };
+    RedirectSinkOptions so = {
+        .session.number = 1, .blocks = &one, .merge = redirect_merge_new(),
+        .listen = &address, .report = ignore_report,
+    };
+    RedirectRelayOptions ro = {
+        .session.number = 1, .connections = 1, .nregions = 1,
+        .done = on_done,
+    };
+    g_autofree uint8_t *to = g_malloc(PERF_PAGES * PAGE);
+    g_autofree uint8_t *from = g_malloc(PERF_PAGES * PAGE);
+    g_autofree char *host = g_strdup("127.0.0.1"), *port = g_strdup("0");
+    Bench b = {};
+    RedirectRelayFigures f;
+    RedirectSink *sink;
+    double cpu;
+
+    /* The memory is there already, as in a guest that has been used */
+    memset(to, 1, PERF_PAGES * PAGE);
+    memset(from, 2, PERF_PAGES * PAGE);
+    redirect_merge_add(so.merge, to, PERF_PAGES);
+    address.u.inet.host = host;
+    address.u.inet.port = port;
+    sink = redirect_sink_new(&so, &error_abort);
+    ro.addr = redirect_address_parse(redirect_sink_address(sink),
+                                     &error_abort);
+    ro.opaque = &b;
+    ro.regions = g_new0(RedirectRelayRegion, 1);
+    ro.regions[0] = (RedirectRelayRegion) {
+        .name = g_strdup("ram"), .host = from, .pages = PERF_PAGES,
+        .owed = bitmap_new(PERF_PAGES),
+    };
+    bitmap_fill(ro.regions[0].owed, PERF_PAGES);
+    cpu = cpu_time();
+    b.sender = redirect_relay_start(&ro);
+    g_assert_cmpint(wait_relay(&b, &f), ==, REDIRECT_RELAY_STATUS_COMPLETED);
+    g_test_message("%.2f GB/s, %.2f s of CPU time for each GB", f.rate / 1e9,
+                   (cpu_time() - cpu) / (f.pages * PAGE / 1e9));
+    qapi_free_SocketAddress((SocketAddress *)ro.addr);
+    redirect_relay_free(b.sender);
+    redirect_sink_free(sink);
+    redirect_merge_free(so.merge);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -954,6 +1023,9 @@ int main(int argc, char **argv)
                                                 tests[i].name);
 
         g_test_add_func(path, tests[i].func);
+    }
+    if (g_test_perf()) {
+        g_test_add_func("/strategy/relay/throughput", test_throughput);
     }
     return g_test_run();
 }

@@ -13,6 +13,7 @@
 #include "qapi/error.h"
 #include "qapi/qapi-visit-sockets.h"
 #include "block/aio.h"
+#include "io/channel-tls.h"
 #include "qemu/bitmap.h"
 #include "qemu/cutils.h"
 #include "qemu/lockable.h"
@@ -491,6 +492,9 @@ RedirectRelaySender *redirect_relay_start(const RedirectRelayOptions *o)
     RedirectRelaySender *r = g_new0(RedirectRelaySender, 1);
 
     assert(o->connections && o->connections <= MAX_CONNECTIONS);
+    /* The first use of a type is not for several threads at once */
+    object_class_by_name(TYPE_QIO_CHANNEL_SOCKET);
+    object_class_by_name(TYPE_QIO_CHANNEL_TLS);
     qemu_mutex_init(&r->lock);
     qemu_cond_init(&r->idle);
     qemu_cond_init(&r->over);

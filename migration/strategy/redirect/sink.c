@@ -474,6 +474,9 @@ RedirectSink *redirect_sink_new(const RedirectSinkOptions *o, Error **errp)
         g_free(sink);
         return NULL;
     }
+    /* The first use of a type is not for several threads at once */
+    object_class_by_name(TYPE_QIO_CHANNEL_SOCKET);
+    object_class_by_name(TYPE_QIO_CHANNEL_TLS);
     qemu_mutex_init(&sink->lock);
     qemu_cond_init(&sink->idle);
     sink->session = o->session;
