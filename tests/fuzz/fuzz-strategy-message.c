@@ -1,10 +1,10 @@
 /*
  * Fuzzer: the messages of the savevm section "ram-strategy"
  *
- * Input: any bytes, taken as what the source sent.  Whatever the parser
- * accepts must be within the limits of message.h, and what it makes of a
- * configuration or of split memory's set-up and map must be the same after
- * encoding it again.
+ * Input: any bytes, taken as what the source sent, and as one message on the
+ * return path.  Whatever the parsers accept must be within the limits of
+ * message.h and redirect/wire.h, and what has one form only must be the same
+ * after encoding it again.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -15,6 +15,7 @@
 #include "io/channel-buffer.h"
 #include "migration/strategy/config.h"
 #include "migration/strategy/message.h"
+#include "migration/strategy/redirect/wire.h"
 #include "migration/strategy/split/wire.h"
 #include "fuzz.h"
 
@@ -102,6 +103,97 @@ static bool on_split(const StrategyMessage *m, Split *split, Error **errp)
     return split_wire_get_commit(l, m->payload, m->len, errp);
 }
 
+/* What a destination remembers of a redirect while it reads a list */
+static RedirectBlocks blocks;
+
+static void again_as(const StrategyMessage *m, GByteArray *again)
+{
+    assert(m->len == again->len && !memcmp(again->data, m->payload, m->len));
+    g_byte_array_unref(again);
+}
+
+static void expect_blocks(uint32_t n)
+{
+    assert(n && n <= PAGELINK_MAX_BLOCKS);
+    g_clear_pointer(&blocks.block, g_free);
+    blocks = (RedirectBlocks) { .expected = n };
+}
+
+static bool on_redirect(const StrategyMessage *m, Error **errp)
+{
+    GByteArray *again;
+    RedirectSetup setup;
+    RedirectOrder order;
+    RedirectBitmap map;
+    uint32_t n = blocks.n;
+
+    switch (m->type) {
+    case STRATEGY_MSG_REDIRECT_SETUP:
+        if (!redirect_setup_decode(&setup, m->payload, m->len, errp)) {
+            return false;
+        }
+        redirect_setup_encode(again = g_byte_array_new(), &setup);
+        again_as(m, again);
+        expect_blocks(setup.blocks);
+        return true;
+    case STRATEGY_MSG_RELAY_ORDER:
+        if (!redirect_order_decode(&order, m->payload, m->len, errp)) {
+            return false;
+        }
+        redirect_order_encode(again = g_byte_array_new(), &order);
+        again_as(m, again);
+        expect_blocks(order.blocks);
+        return true;
+    case STRATEGY_MSG_REDIRECT_BLOCKS:
+        if (!redirect_blocks_decode(&blocks, m->payload, m->len, errp)) {
+            assert(blocks.n == n);
+            return false;
+        }
+        assert(blocks.n > n && blocks.n <= blocks.expected);
+        redirect_blocks_encode(again = g_byte_array_new(), &blocks, n);
+        again_as(m, again);
+        return true;
+    default:
+        if (!redirect_bitmap_decode(&map, &blocks, m->payload, m->len,
+                                    errp)) {
+            return false;
+        }
+        assert(map.first + map.n <= blocks.block[map.block].pages);
+        assert(map.bits + DIV_ROUND_UP(map.n, 8) == m->payload + m->len);
+        return true;
+    }
+}
+
+static void on_return_path(const uint8_t *data, size_t size)
+{
+    RedirectBlock two[] = { { "ram", 128 }, { "rom", 3 } };
+    const RedirectBlocks table = { .block = two, .n = 2, .expected = 2 };
+    uint8_t again[REDIRECT_RP_MAX_LEN];
+    RedirectRp rp;
+    size_t len = size;
+
+    if (size > REDIRECT_RP_MAX_LEN ||
+        !redirect_rp_decode(&rp, &table, data, size, NULL)) {
+        return;
+    }
+    switch (rp.type) {
+    case REDIRECT_RP_READY:
+        len = redirect_rp_encode_ready(again, &rp.ready);
+        break;
+    case REDIRECT_RP_HAVE:
+        assert(rp.have.first + rp.have.n <= two[rp.have.block].pages);
+        len = redirect_rp_encode_have(again, &rp.have);
+        break;
+    case REDIRECT_RP_RELAY:
+        len = redirect_rp_encode_relay(again, &rp.relay);
+        break;
+    default:
+        /* REFUSED is made printable */
+        return;
+    }
+    assert(len == size && !memcmp(again, data, size));
+}
+
 static bool on_message(const StrategyMessage *m, void *opaque, Error **errp)
 {
     StrategyConfig config = STRATEGY_CONFIG_DEFAULT;
@@ -112,6 +204,10 @@ static bool on_message(const StrategyMessage *m, void *opaque, Error **errp)
     if (m->type >= STRATEGY_MSG_SPLIT_SETUP &&
         m->type <= STRATEGY_MSG_SPLIT_REMOTE) {
         return on_split(m, opaque, errp);
+    }
+    if (m->type >= STRATEGY_MSG_REDIRECT_SETUP &&
+        m->type <= STRATEGY_MSG_REDIRECT_BLOCKS) {
+        return on_redirect(m, errp);
     }
     if (m->type != STRATEGY_MSG_CONFIG) {
         return strategy_message_unknown(m, errp);
@@ -151,5 +247,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     split_setup_free(split.setup);
     split_layout_free(split.layout);
     qemu_fclose(f);
+    g_clear_pointer(&blocks.block, g_free);
+    blocks = (RedirectBlocks) { };
+    on_return_path(data, size);
     return 0;
 }
