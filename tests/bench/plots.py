@@ -73,6 +73,38 @@ def lines(axes: Any, rows: Dict[str, Any], spec: Dict[str, Any]) -> bool:
     return bool(drawn)
 
 
+def points(rows: Dict[str, Any], text: str, spec: Dict[str, Any],
+           key: str) -> List[List[float]]:
+    """Medians of @key over those of the spec's x, for rows with @text"""
+    found = []
+    for name, row in rows.items():
+        over, values = (numbers(row, which, scale) for which, scale in
+                        ((spec['x'], 1), (key, spec['scale'])))
+        if text in name and over and values:
+            found.append([statistics.median(over), statistics.median(values)])
+    return sorted(found)
+
+
+def curve(axes: Any, rows: Dict[str, Any], spec: Dict[str, Any]) -> bool:
+    """A line for each group, and the ideal; whether there was anything"""
+    drawn = False
+    for number, text in enumerate(spec['groups']):
+        found = points(rows, text, spec, spec['key'])
+        if found:
+            axes.plot(*zip(*found), 'o-', label=text,
+                      color=STOCK if number else OURS)
+            drawn = True
+    ideal = points(rows, spec['groups'][0], spec, spec['ideal'])
+    if ideal:
+        axes.plot(*zip(*ideal), 'k--', label='ideal', linewidth=1)
+    axes.set_xlabel(spec['x'])
+    axes.set_ylabel(spec['unit'])
+    axes.set_ylim(bottom=0)
+    if drawn:
+        axes.legend()
+    return drawn
+
+
 def draw(where: Path, suite: str, about: Dict[str, Any],
          rows: Dict[str, Any], spec: Dict[str, Any]) -> None:
     """One plot into a file of its own"""
@@ -80,7 +112,8 @@ def draw(where: Path, suite: str, about: Dict[str, Any],
               if spec['rows'] in name}
     size = (8, 1.5 + 0.28 * len(chosen)) if spec['kind'] == 'bars' else (9, 5)
     figure, axes = pyplot.subplots(figsize=size)
-    if {'bars': bars, 'lines': lines}[spec['kind']](axes, chosen, spec):
+    kinds = {'bars': bars, 'lines': lines, 'curve': curve}
+    if kinds[spec['kind']](axes, chosen, spec):
         axes.set_title(spec['title'])
         figure.text(0.01, 0.01, f'{about["cpu"]}; {about["commit"][:12]}',
                     fontsize=6, color='#666666')

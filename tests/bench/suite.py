@@ -49,7 +49,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 from results import Figure, Figures, Result, Results, Series, Verdict
 
 
-__all__ = ['Bars', 'Column', 'Figure', 'Figures', 'Lines', 'Result',
+__all__ = ['Bars', 'Column', 'Curve', 'Figure', 'Figures', 'Lines', 'Result',
            'Results', 'Row', 'Series', 'Suite', 'Unavailable', 'Verdict',
            'count', 'mebibytes', 'milliseconds', 'percent', 'run', 'seconds']
 
@@ -131,6 +131,27 @@ class Lines:
         return {'kind': 'lines', **asdict(self)}
 
 
+@dataclass(frozen=True)
+class Curve:
+    """
+    A plot of medians over another figure, @x, with one line for each of
+    @groups: text that a row's name must contain.  @ideal: a figure of the
+    first group's rows that is drawn as a line of its own
+    """
+    key: str
+    x: str
+    title: str
+    unit: str
+    scale: float = 1.0
+    rows: str = ''
+    groups: Sequence[str] = ('',)
+    ideal: str = ''
+
+    def spec(self) -> Dict[str, Any]:
+        """For JSON, from which plots.py draws"""
+        return {'kind': 'curve', **asdict(self)}
+
+
 @dataclass
 class Suite:
     """Rows, how to show them and what they should be"""
@@ -142,7 +163,8 @@ class Suite:
     spoiled: Callable[[Figures], Optional[str]] = lambda figures: None
     notes: Sequence[str] = field(default_factory=list)
     about: Dict[str, object] = field(default_factory=dict)
-    plots: Sequence[Any] = field(default_factory=list)  # Bars, Lines
+    # Bars, Lines, Curve
+    plots: Sequence[Any] = field(default_factory=list)
 
 
 @dataclass

@@ -302,6 +302,11 @@ class Migration:
             self._resume_s = _when(event)
         return event is not None
 
+    @property
+    def resumed_s(self) -> Optional[float]:
+        """When the destination resumed the guest, by the events' clock"""
+        return self._resume_s
+
     def _downtime_ms(self) -> Optional[float]:
         if self._stop_s is None or self._resume_s is None:
             return None

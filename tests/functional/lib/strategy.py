@@ -22,6 +22,7 @@ class Strategy:
     passes: Optional[int] = None
     background: Optional[bool] = None
     split: Optional[Dict[str, Any]] = None
+    redirectable: Optional[bool] = None
 
     def arguments(self) -> Dict[str, Any]:
         """For migrate-set-parameters"""

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+A migration to B that is to go to C instead: redirected, or begun anew
+
+Four network namespaces: source A, old destination B, new destination C and a
+switch, over links that are limited by tbf.  When A has sent a share f of its
+memory to B, it is told to go to C, by migrate-redirect or by migrate_cancel
+and migrate.  What is measured counts from then on.
+"""
+
+import argparse
+from functools import partial
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from lib import binary, machines
+from lib.binary import Binary
+from lib.guest import Load, longest_stall_ms
+from lib.links import Links, Rate
+from lib.machines import Machines
+from lib.migration import MIB, Settings
+from lib.redirection import Redirection
+from lib.strategy import Strategy
+
+from suite import (Curve, Figures, Results, Row, Suite, Verdict, count,
+                   mebibytes, milliseconds, seconds)
+
+
+HELP = 'time, bytes and stall of a redirect against cancel-and-restart'
+
+SHARES = (0.25, 0.5, 0.75, 0.9)
+WAYS = ('redirect', 'restart')
+# What issue and DESIGN.md want
+AGAINST_RESTART = 0.6       # at half-way, with equal links
+NEVER_SLOWER = 1.05         # than a restart, anywhere
+NEAR_IDEAL = 1.15
+MORE_BYTES = 0.05           # of the memory, beyond what A has to send
+
+
+class Topology(NamedTuple):
+    """Links, as multiples of --rate"""
+    name: str
+    a_out: float
+    b_out: float
+    c_into: float
+
+
+TOPOLOGIES = (Topology('equal links', 1, 1, 2),
+              Topology('C is the bottleneck', 1, 1, 1),
+              Topology('A is slow', 0.5, 1, 2))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Those of this suite alone"""
+    parser.add_argument('--memory', type=int, default=1024, metavar='MIB',
+                        help='of the guest, nearly all written once (1024)')
+    parser.add_argument('--working-set', type=int, default=32, metavar='MIB',
+                        help='of it that is kept dirty (32)')
+    parser.add_argument('--dirty-rate', type=int, default=4, metavar='MIB',
+                        help='that the guest dirties in a second (4)')
+    parser.add_argument('--rate', type=int, default=64, metavar='MIB',
+                        help='of a link in a second (64)')
+
+
+class Order(NamedTuple):
+    """How things stood when the destination was to change"""
+    at: float               # monotonic
+    wall: float             # as events count
+    sent: int               # bytes that A had sent
+    share: float            # of the memory that A had been through
+
+
+class Journey:
+    """One guest on its way to B"""
+
+    def __init__(self, room: Machines, links: Links):
+        self.room = room
+        self.links = links
+        self.source = room.start(host=links.host('a'))
+        self.hosts = {name: room.expect(host=links.host(name))
+                      for name in ('b', 'c')}
+        self.settings = Settings(
+            'redirect', Strategy('precopy', redirectable=True))
+        self.migration = Redirection(self.source, self.hosts, room.guest,
+                                     self.settings, links)
+        self.began_with = links.sent('a')
+
+    def go(self, share: float) -> Order:
+        """Start, and come to @share of the first pass"""
+        self.migration.start()
+        self.migration.listen_on('c')
+        while True:
+            ram = self.source.migration().get('ram', {})
+            done = 1 - ram['remaining'] / ram['total'] if ram else 0.0
+            if done >= share:
+                return Order(time.monotonic(), time.time(),
+                             self.links.sent('a') - self.began_with, done)
+            self.migration.step(0.01)
+
+    def redirect(self) -> None:
+        """Go to C instead"""
+        why = self.migration.redirect('c')
+        if why:
+            raise RuntimeError(f'no redirect: {why}')
+
+    def restart(self) -> None:
+        """Forget B, begin anew with C, which listens already"""
+        self.migration.cancel()
+        self.migration.wait_end()
+        uri = self.links.uri('c')
+        self.migration = Redirection(self.source, {'c': self.hosts['c']},
+                                     self.room.guest, self.settings,
+                                     self.links)
+        self.migration.started = time.monotonic()
+        self.source.forget_events()
+        self.source.cmd('migrate', uri=uri)
+
+    def figures(self, order: Order, began: float,
+                options: argparse.Namespace) -> Dict[str, Any]:
+        """Wait for the end; what happened since @order"""
+        self.migration.wait_end()
+        ended = time.monotonic()
+        sent = self.links.sent('a') - self.began_with - order.sent
+        resumed = self.migration.resumed_s
+        record = self.migration.record()
+        stall = longest_stall_ms(self.room.guest.beats_since(order.at),
+                                 self.room.guest.beat_ms)
+        return {
+            'completed': record.completed,
+            'wrong_pages': record.wrong_pages,
+            'time_ms': (resumed - order.wall) * 1000 if resumed else None,
+            'bytes': sent,
+            'dirtied': options.dirty_rate * MIB * (ended - began),
+            'stall_ms': stall,
+            'share': order.share,
+            'data': order.sent / order.share,
+            'relay': str(self.migration.redirect_info(self.source)),
+        }
+
+
+def ideal_ms(links: Topology, data: float, share: float,
+             rate: float) -> float:
+    """When all links carry what only they can, at once"""
+    rate *= MIB / 1000
+    return max((1 - share) * data / (links.a_out * rate),
+               share * data / (links.b_out * rate),
+               data / (links.c_into * rate))
+
+
+def measure(used: Binary, topology: Topology, share: float, way: str,
+            options: argparse.Namespace) -> Figures:
+    """One run"""
+    identity = used.identity()
+    rates = {'a': Rate(topology.a_out * options.rate),
+             'b': Rate(topology.b_out * options.rate),
+             'c': Rate(None, topology.c_into * options.rate)}
+    load = Load(fill=0, ws=options.working_set, rate=options.dirty_rate)
+    with Links(rates) as links, \
+            machines.Machines(used, load, options.memory) as room:
+        journey = Journey(room, links)
+        began = time.monotonic()
+        order = journey.go(share)
+        if way == 'redirect':
+            journey.redirect()
+        else:
+            journey.restart()
+        figures = journey.figures(order, began, options)
+    figures['ideal_ms'] = ideal_ms(topology, figures['data'],
+                                   figures['share'], options.rate)
+    figures['binary'] = identity
+    return figures
+
+
+def name_of(topology: Topology, share: float, way: str) -> str:
+    """Of a row"""
+    return f'{topology.name}: {way} at {share:g}'
+
+
+COLUMNS = [
+    seconds('time_ms', 'until it ran on C'),
+    seconds('ideal_ms', 'ideal'),
+    mebibytes('bytes', 'left A'),
+    milliseconds('stall_ms', 'longest stall'),
+    count('wrong_pages', 'wrong'),
+]
+
+
+def _against_restart(results: Results, topology: Topology, share: float,
+                     times: float) -> Verdict:
+    return results.at_most(
+        f'{topology.name}, f = {share:g}: time against a restart',
+        name_of(topology, share, 'redirect'),
+        name_of(topology, share, 'restart'), 'time_ms', times)
+
+
+def _near_ideal(results: Results, topology: Topology,
+                share: float) -> Verdict:
+    row = name_of(topology, share, 'redirect')
+    ratio = results.ratio(row, row, 'time_ms', 'ideal_ms')
+    return Verdict(f'{row}: time at most {NEAR_IDEAL:g} x the ideal',
+                   None if ratio is None else ratio <= NEAR_IDEAL,
+                   'not measured' if ratio is None else f'{ratio:.3f} x')
+
+
+def _few_bytes(results: Results, topology: Topology, share: float,
+               memory: int) -> Verdict:
+    row = name_of(topology, share, 'redirect')
+    have, dirtied, went = (results.median(row, key)
+                           for key in ('bytes', 'dirtied', 'share'))
+    claim = (f'{row}: A sends at most (1 - f) RAM + dirtied + '
+             f'{MORE_BYTES:.0%} of RAM')
+    if have is None or dirtied is None or went is None:
+        return Verdict(claim, None, 'not measured')
+    most = (1 - went + MORE_BYTES) * memory * MIB + dirtied
+    return Verdict(claim, have <= most,
+                   f'{have / MIB:.0f} of {most / MIB:.0f} MiB')
+
+
+def judge(memory: int) -> Callable[[Results], List[Verdict]]:
+    """What is wanted"""
+    def verdicts(results: Results) -> List[Verdict]:
+        wanted = [_against_restart(results, TOPOLOGIES[0], 0.5,
+                                   AGAINST_RESTART)]
+        for topology in TOPOLOGIES:
+            for share in SHARES:
+                wanted += [
+                    _against_restart(results, topology, share, NEVER_SLOWER),
+                    _near_ideal(results, topology, share),
+                    _few_bytes(results, topology, share, memory)]
+        return wanted
+    return verdicts
+
+
+def _spoiled(built: str) -> Callable[[Figures], Optional[str]]:
+    def spoiled(figures: Figures) -> Optional[str]:
+        if figures.get('wrong_pages'):
+            return f'{figures["wrong_pages"]} pages were wrong'
+        if not figures.get('completed'):
+            return 'it did not complete'
+        if figures.get('binary') != built:
+            return 'the binary was built anew in the meantime'
+        return None
+    return spoiled
+
+
+def _rows(used: Binary, options: argparse.Namespace) -> List[Row]:
+    chosen: List[Tuple[Topology, float, str]] = [
+        (topology, share, way) for topology in TOPOLOGIES
+        for share in SHARES for way in WAYS]
+    return [Row(name_of(*which), partial(measure, used, *which, options))
+            for which in chosen]
+
+
+def make(options: argparse.Namespace) -> Suite:
+    """The rows: every topology, share and way"""
+    used = binary.ours()
+    return Suite(
+        'redirect', _rows(used, options), COLUMNS, judge(options.memory),
+        _spoiled(used.identity()),
+        notes=[
+            f'Guest of {options.memory} MiB, nearly all of it written once, '
+            f'{options.working_set} MiB of it again at '
+            f'{options.dirty_rate} MiB/s.  A link carries {options.rate} '
+            'MiB/s: A and B can send that, C can receive twice as much '
+            '(equal links), as much (C is the bottleneck); or A can send half '
+            'of it (A is slow).',
+            'until it ran on C: from the order to the RESUME event of C.  '
+            'ideal: when A sends what it has not sent, and B what it has, at '
+            'once, and the links do nothing else.  left A: as its network '
+            'card counts.  dirtied: since the migration began.'],
+        plots=[Curve('time_ms', 'share', f'Redirect, {topology.name}',
+                     'seconds until it ran on C', 1e-3, topology.name, WAYS,
+                     'ideal_ms') for topology in TOPOLOGIES],
+        about={'ours': used.version(),
+               'options': {key: value for key, value in vars(options).items()
+                           if isinstance(value, (int, str))}})
