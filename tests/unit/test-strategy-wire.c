@@ -105,6 +105,16 @@ static GByteArray *make_bitmap(void)
     return out;
 }
 
+/* Of a block that has 64 pages */
+static GByteArray *make_long_bitmap(void)
+{
+    g_autofree unsigned long *map = bitmap_new(128);
+    GByteArray *out = g_byte_array_new();
+
+    redirect_bitmap_encode(out, 1, 0, 65, map);
+    return out;
+}
+
 static GByteArray *make_rp(uint16_t type)
 {
     static const uint8_t bits[] = { 0xff, 0x01 };
@@ -349,6 +359,7 @@ static void test_lies(void)
         { 'm', make_bitmap(), 4, 4, REDIRECT_MAX_BITMAP_PAGES + 1, "pages" },
         { 'm', make_bitmap(), 4, 4, 13, "beyond" },
         { 'm', make_bitmap(), 4, 4, 17, "bytes" },
+        { 'm', make_long_bitmap(), 0, 2, 0, "not there" },
         { 'm', make_bitmap(), 8, 8, 1, "begins" },
         { 'm', make_bitmap(), 8, 8, 64, "not there" },
         { 'm', make_bitmap(), 8, 8, -64, "not there" },
