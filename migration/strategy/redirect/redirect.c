@@ -597,7 +597,8 @@ static void request_step(MigrationState *s)
 /* Take over from a relay that is not good enough, or when there is time */
 static void take_over(MigrationState *s, bool fits)
 {
-    double own_rate = MAX(s->pages_per_second, 0);
+    /* In pages that have data: zero pages cost next to nothing */
+    double own_rate = MAX(s->mbps, 0) * 125000 / PAGELINK_PAGE_SIZE;
     bool bad, spare = fits || !ram_bytes_remaining();
     uint64_t n;
 
