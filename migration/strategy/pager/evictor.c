@@ -78,6 +78,10 @@ static unsigned choose(PagerEngine *e, Victim *v)
     unsigned n = 0;
     uint64_t page;
 
+    /* This thread may be here for drops only; a gather takes nothing away */
+    if (!pressure(e)) {
+        return 0;
+    }
     while (n < want && pager_policy_victim(e->policy, &page)) {
         uint8_t state = pg_state(e, page);
 
@@ -380,7 +384,8 @@ static unsigned release(PagerEngine *e)
     unsigned n = 0;
 
     QEMU_LOCK_GUARD(&e->lock);
-    while (n < PAGER_EVICT_BATCH && n < pager_staging_used(&e->staging) &&
+    while (pressure(e) && n < PAGER_EVICT_BATCH &&
+           n < pager_staging_used(&e->staging) &&
            pager_used(e) - n + e->headroom > e->limit) {
         uint64_t i = e->staging.tail + n;
         PagerSlot *slot = pager_staging_slot(&e->staging, i);
