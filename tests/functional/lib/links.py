@@ -8,7 +8,9 @@ afterwards, and with them what they held.
 
 from dataclasses import dataclass
 import os
+import signal
 import subprocess
+import sys
 from types import TracebackType
 from typing import Dict, List, Optional, Tuple, Type
 
@@ -56,6 +58,8 @@ class Links:
     def __enter__(self) -> 'Links':
         if os.geteuid() != 0:
             raise Skip('network namespaces need root')
+        # Whoever is told to end because it took too long cleans up, too
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
             self._build()
         except (subprocess.CalledProcessError, FileNotFoundError) as exc:
