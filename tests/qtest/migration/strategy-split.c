@@ -350,7 +350,8 @@ static void migrate_until(Split *s, CancelWhen when)
         strategy_wait_status(s->g.from, "pre-switchover");
         break;
     case WHILE_HOST_IS_SILENT:
-        memhost_wait_sessions(&s->host[0], 1);
+        /* The destination, too, has been there by then */
+        strategy_wait_passes(s->g.from, 1);
         memhost_signal(&s->host[0], SIGSTOP);
         while (pages_queued(s) < 2000) {
             g_usleep(1000);
