@@ -10,6 +10,9 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "migration/qemu-file.h"
+#include "migration/savevm.h"
 #include "split.h"
 #include "wire.h"
 #include "../pager/pager.h"
@@ -81,6 +84,22 @@ bool split_load(const StrategyMessage *m, Error **errp)
         return load_commit(m, errp);
     default:
         return strategy_message_unknown(m, errp);
+    }
+}
+
+void split_load_check(QEMUFile *f)
+{
+    int type;
+
+    if (!incoming.setup) {
+        return;
+    }
+    type = qemu_peek_byte(f, 0);
+    if (!qemu_file_get_error(f) &&
+        (type == QEMU_VM_SECTION_FULL || type == QEMU_VM_EOF)) {
+        error_report("ram-strategy: split memory: the end of the map is "
+                     "missing");
+        qemu_file_set_error(f, -EINVAL);
     }
 }
 

@@ -81,9 +81,13 @@ RamSplitInfo *split_query(void);
  * At the destination, main thread:
  *
  * split_load: one of the messages STRATEGY_MSG_SPLIT_*.
+ * split_load_check: the next section is about to be read from @f.  Were it
+ *                   the first with device state, and the end of the map was
+ *                   not there, @f gets an error.
  * split_load_cleanup: the incoming migration is over; @completed or failed.
  */
 bool split_load(const StrategyMessage *m, Error **errp);
+void split_load_check(QEMUFile *f);
 void split_load_cleanup(bool completed);
 
 #endif
