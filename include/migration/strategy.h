@@ -66,16 +66,25 @@ bool strategy_idle(void);
  * strategy_route_page: does the page at @offset of @block go elsewhere?
  *
  * Migration thread, RCU read lock, for each page that is about to be saved.
- * 0: no, save it; 1: yes, and it is on its way; negative: the migration
- * fails.
+ * 0: no, save it; 1: yes, and it is on its way, or dirty again since it could
+ * not be taken now; negative: the migration fails.
+ *
+ * strategy_route_blocked: end this turn of RAM, since hardly any page can be
+ *                         taken?
  */
 extern bool strategy_routes_pages;
+extern bool strategy_routes_blocked;
 int strategy_do_route_page(RAMBlock *block, ram_addr_t offset);
 
 static inline int strategy_route_page(RAMBlock *block, ram_addr_t offset)
 {
     return unlikely(qatomic_read(&strategy_routes_pages)) ?
            strategy_do_route_page(block, offset) : 0;
+}
+
+static inline bool strategy_route_blocked(void)
+{
+    return unlikely(qatomic_read(&strategy_routes_blocked));
 }
 
 /*

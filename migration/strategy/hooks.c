@@ -274,7 +274,8 @@ bool strategy_switch_due(void)
 
 bool strategy_iterates(bool requested)
 {
-    return !redirect_orders() && strategy_run_iterates(requested);
+    return !redirect_orders() && !split_iterates() &&
+           strategy_run_iterates(requested);
 }
 
 bool strategy_idle(void)

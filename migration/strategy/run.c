@@ -228,6 +228,10 @@ bool strategy_run_sync_due(bool fits)
         return fits;
     }
 
+    if (run->config.split && !split_turn()) {
+        run->mid_pass = true;
+        return false;
+    }
     run_ping(run, s);
     run_meter(run, s);
     if (run->want_switch && !run->passes) {
@@ -395,6 +399,9 @@ bool strategy_run_step(bool fits)
     waited = qatomic_xchg(&run->waiting, false);
     if (!run->agreed || (fits && waited)) {
         /* After a wait, what fitted may fit no more */
+        return false;
+    }
+    if (fits && run->config.split && !split_answers()) {
         return false;
     }
     if (fits) {

@@ -60,15 +60,13 @@ static bool section_is_active_iterate(void *opaque)
 
 static int section_save_iterate(QEMUFile *f, void *opaque)
 {
-    bool ok = true;
-
     if (redirect_orders()) {
         redirect_save_order(f);
     } else {
-        ok = split_save_iterate(f);
+        split_save_iterate(f);
     }
     strategy_message_put_end(f);
-    return ok ? 1 : -EIO;
+    return 1;
 }
 
 static void section_pending(void *opaque, uint64_t *must_precopy,

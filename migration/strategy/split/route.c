@@ -11,11 +11,19 @@
 #include "qemu/cutils.h"
 #include "qapi/error.h"
 #include "exec/ramblock.h"
+#include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/ram.h"
+#include "migration/strategy.h"
 #include "source.h"
 #include "split.h"
 #include "../trace.h"
+
+/*
+ * Pages that are put off one after the other before RAM is left alone for a
+ * while: some extents, so that a slow memory host does not hold up others
+ */
+#define PUT_OFF_MOST        (4 * SPLIT_EXTENT_PAGES)
 
 static SplitSourceBlock *find_block(SplitSource *s, const RAMBlock *rb)
 {
@@ -31,7 +39,10 @@ static SplitSourceBlock *find_block(SplitSource *s, const RAMBlock *rb)
     return NULL;
 }
 
-/* Push to a memory host, however long it takes */
+/*
+ * Push to a memory host.  There is room, unless the guest is stopped; then
+ * there are no two ways about it, and the wait is bounded.
+ */
 static int push(SplitSource *s, unsigned host, const SplitEntry *e)
 {
     SplitSender *sender = s->hosts[host].sender;
@@ -44,6 +55,9 @@ static int push(SplitSource *s, unsigned host, const SplitEntry *e)
             split_source_fail(split_sender_error(sender));
             return -EIO;
         case SPLIT_SENDER_LATER:
+            if (split_source_late(s, host)) {
+                return -ETIMEDOUT;
+            }
             break;
         }
     }
@@ -61,10 +75,14 @@ static uint8_t *extent_host(SplitSource *s, SplitSourceBlock *b, uint64_t page)
     return &s->layout->blocks[b - s->blocks].host[page / SPLIT_EXTENT_PAGES];
 }
 
-/* The memory host with the most room, or -1 if all are full */
+/*
+ * The memory host with the most room, or -1 if all are full; one whose queue
+ * is full only if all queues are
+ */
 static int choose_host(const SplitSource *s)
 {
     uint64_t most = 0, least = 0;
+    bool best_ready = false;
     int best = -1;
 
     for (unsigned i = 0; i < s->setup->n_hosts; i++) {
@@ -72,10 +90,15 @@ static int choose_host(const SplitSource *s)
         /* As long as there is room for whole extents, those count */
         uint64_t room = h->capacity - MIN(h->capacity, h->assigned);
         uint64_t left = h->capacity - MIN(h->capacity, h->stored);
+        bool ready = left && split_sender_has_room(h->sender);
 
-        if (left && (best < 0 || room > most ||
-                     (room == most && left > least))) {
+        if (!left || (best_ready && !ready)) {
+            continue;
+        }
+        if (best < 0 || (ready && !best_ready) || room > most ||
+            (room == most && left > least)) {
             best = i;
+            best_ready = ready;
             most = room;
             least = left;
         }
@@ -180,6 +203,28 @@ static int send_page(SplitSource *s, SplitSourceBlock *b, uint64_t page,
     return 0;
 }
 
+/*
+ * Whatever becomes of @page, can it be done now?  The locks of RAM are held,
+ * for which the main loop may be waiting: this is no place to wait.
+ */
+static bool can_take(SplitSource *s, SplitSourceBlock *b, uint64_t page)
+{
+    uint8_t extent = *extent_host(s, b, page);
+    int host = extent == SPLIT_HOST_NONE ? choose_host(s) : extent;
+    MigrationState *ms = migrate_get_current();
+
+    if (host < 0 || ms->state != MIGRATION_STATUS_ACTIVE ||
+        split_sender_has_room(s->hosts[host].sender)) {
+        s->put_off = 0;
+        return true;
+    }
+    s->blocking = s->hosts[host].sender;
+    if (++s->put_off == PUT_OFF_MOST) {
+        qatomic_set(&strategy_routes_blocked, true);
+    }
+    return false;
+}
+
 int split_route(RAMBlock *rb, ram_addr_t offset)
 {
     SplitSource *s = split_source_now();
@@ -190,6 +235,10 @@ int split_route(RAMBlock *rb, ram_addr_t offset)
 
     if (!b) {
         return 0;
+    }
+    if (!can_take(s, b, page)) {
+        ram_save_later(rb, page);
+        return 1;
     }
     was_main = test_bit(b->base + page, s->placement->main);
     was_remote = test_bit(b->base + page, s->placement->remote);

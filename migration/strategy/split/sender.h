@@ -80,6 +80,9 @@ typedef enum SplitSenderResult {
     SPLIT_SENDER_ERROR,         /* see split_sender_error() */
 } SplitSenderResult;
 
+/* split_sender_has_room: would a push not wait? */
+bool split_sender_has_room(SplitSender *s);
+
 /*
  * split_sender_push: queue @e
  *

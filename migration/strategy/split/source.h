@@ -51,6 +51,10 @@ typedef struct SplitSource {
     uint64_t again;             /* pages sent again only to move them */
     unsigned long *dirty;       /* for the placement */
     bool map_due;
+    unsigned put_off;           /* pages, one after the other */
+    SplitSender *blocking;      /* the one that the last of them waits for */
+    int64_t answered;           /* all memory hosts have, us; or 0 */
+    int64_t deadline;           /* of the completion, us; or 0 */
 } SplitSource;
 
 /*
@@ -69,6 +73,14 @@ void split_source_fail(Error *err);
 
 /* split_source_alive: false once the migration was cancelled or has failed */
 bool split_source_alive(void);
+
+/*
+ * split_source_late: has @host had its time while the guest is stopped?
+ *
+ * Then the migration has failed.  While the guest runs, it has all the time
+ * that its link gives it.
+ */
+bool split_source_late(SplitSource *s, unsigned host);
 
 /* split_source_now: the one that runs, or NULL */
 SplitSource *split_source_now(void);

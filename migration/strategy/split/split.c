@@ -32,7 +32,15 @@
 #include "wire.h"
 #include "../trace.h"
 
+/* The guest is stopped: a memory host has so long, or ten times the limit */
+#define STOPPED_MS          5000
+/* An answer that says that a memory host is there, and how long it does */
+#define ANSWER_FRESH_MS     3000
+/* After a wait, what fitted may fit no more */
+#define ANSWER_AT_ONCE_MS   20
+
 bool strategy_routes_pages;
+bool strategy_routes_blocked;
 
 /* Set and cleared with the BQL; the migration thread may read it without */
 static SplitSource *source;
@@ -53,9 +61,32 @@ bool split_source_alive(void)
 
 void split_source_fail(Error *err)
 {
+    MigrationState *s = migrate_get_current();
+
     trace_split_fail(error_get_pretty(err));
-    migrate_set_error(migrate_get_current(), err);
+    migrate_set_error(s, err);
     error_free(err);
+    /* What the loop of the migration thread looks at */
+    qemu_file_set_error(s->to_dst_file, -EIO);
+}
+
+bool split_source_late(SplitSource *s, unsigned host)
+{
+    int64_t now = g_get_monotonic_time(), ms;
+    Error *err = NULL;
+
+    if (migrate_get_current()->state != MIGRATION_STATUS_DEVICE) {
+        return false;
+    }
+    ms = MAX(STOPPED_MS, 10 * migrate_downtime_limit());
+    s->deadline = s->deadline ?: now + ms * 1000;
+    if (now < s->deadline) {
+        return false;
+    }
+    error_setg(&err, "memory host %s: no answer for %" PRId64 " ms while the "
+               "guest was stopped", s->setup->hosts[host].uri, ms);
+    split_source_fail(err);
+    return true;
 }
 
 static void source_free(SplitSource *s, bool end)
@@ -321,33 +352,13 @@ static void put_map(QEMUFile *f, SplitSource *s, bool final)
 
 bool split_iterates(void)
 {
-    SplitSource *s = source;
-
-    for (unsigned i = 0; s && i < s->setup->n_hosts; i++) {
-        if (split_sender_wait(s->hosts[i].sender, 0) == SPLIT_SENDER_FAILED) {
-            return true;
-        }
-    }
-    return s && s->map_due;
+    return source && source->map_due;
 }
 
-bool split_save_iterate(QEMUFile *f)
+void split_save_iterate(QEMUFile *f)
 {
-    SplitSource *s = source;
-
-    for (unsigned i = 0; i < s->setup->n_hosts; i++) {
-        SplitSender *sender = s->hosts[i].sender;
-
-        if (split_sender_wait(sender, 0) == SPLIT_SENDER_FAILED) {
-            split_source_fail(split_sender_error(sender));
-            return false;
-        }
-    }
-    if (s->map_due) {
-        s->map_due = false;
-        put_map(f, s, false);
-    }
-    return true;
+    source->map_due = false;
+    put_map(f, source, false);
 }
 
 uint64_t split_pending(void)
@@ -363,6 +374,26 @@ uint64_t split_pending(void)
     return queued * SPLIT_PAGE_SIZE;
 }
 
+bool split_turn(void)
+{
+    SplitSource *s = source;
+
+    for (unsigned i = 0; s && i < s->setup->n_hosts; i++) {
+        SplitSender *sender = s->hosts[i].sender;
+
+        if (split_sender_wait(sender, 0) == SPLIT_SENDER_FAILED) {
+            split_source_fail(split_sender_error(sender));
+            return false;
+        }
+    }
+    if (strategy_route_blocked()) {
+        split_sender_drain(s->blocking, SPLIT_SENDER_QUEUE / 2, SPLIT_WAIT_MS);
+        s->put_off = 0;
+        qatomic_set(&strategy_routes_blocked, false);
+    }
+    return true;
+}
+
 bool split_wait_backlog(void)
 {
     for (unsigned i = 0; source && i < source->setup->n_hosts; i++) {
@@ -374,22 +405,40 @@ bool split_wait_backlog(void)
     return false;
 }
 
-/* All at once, then one after the other */
-static bool sync_all(SplitSource *s)
+/* Wait for one; with the BQL held, for a moment only */
+static SplitSenderResult wait_synced(SplitSender *sender, bool held)
+{
+    SplitSenderResult result;
+
+    if (held) {
+        bql_unlock();
+    }
+    result = split_sender_sync(sender, SPLIT_WAIT_MS);
+    if (held) {
+        bql_lock();
+    }
+    return result;
+}
+
+/*
+ * All at once, then one after the other.  @held: the BQL is held, which is
+ * given up now and then, or nobody could cancel.
+ */
+static bool sync_all(SplitSource *s, bool held)
 {
     for (unsigned i = 0; i < s->setup->n_hosts; i++) {
         split_sender_sync(s->hosts[i].sender, 0);
     }
     for (unsigned i = 0; i < s->setup->n_hosts; i++) {
         SplitSender *sender = s->hosts[i].sender;
-        SplitSenderResult result;
+        SplitSenderResult result = split_sender_sync(sender, SPLIT_WAIT_MS);
 
-        do {
-            if (!split_source_alive()) {
+        while (result == SPLIT_SENDER_LATER) {
+            if (!split_source_alive() || split_source_late(s, i)) {
                 return false;
             }
-            result = split_sender_sync(sender, SPLIT_WAIT_MS);
-        } while (result == SPLIT_SENDER_LATER);
+            result = wait_synced(sender, held);
+        }
         if (result == SPLIT_SENDER_ERROR) {
             split_source_fail(split_sender_error(sender));
             return false;
@@ -398,12 +447,27 @@ static bool sync_all(SplitSource *s)
     return true;
 }
 
+bool split_answers(void)
+{
+    SplitSource *s = source;
+    int64_t start = g_get_monotonic_time();
+
+    if (s->answered && start - s->answered < ANSWER_FRESH_MS * 1000) {
+        return true;
+    }
+    if (!sync_all(s, false)) {
+        return false;
+    }
+    s->answered = g_get_monotonic_time();
+    return s->answered - start < ANSWER_AT_ONCE_MS * 1000;
+}
+
 bool split_save_complete(QEMUFile *f)
 {
     int64_t start = g_get_monotonic_time(), synced;
     uint8_t commit[SPLIT_WIRE_COMMIT_LEN];
 
-    if (!sync_all(source)) {
+    if (!sync_all(source, true)) {
         return false;
     }
     synced = g_get_monotonic_time();
@@ -456,6 +520,7 @@ void split_cleanup(bool completed)
     SplitSource *s = source;
 
     qatomic_set(&strategy_routes_pages, false);
+    qatomic_set(&strategy_routes_blocked, false);
     if (s) {
         last_info = split_query();
         source = NULL;

@@ -33,15 +33,16 @@ bool split_check(const RamSplit *config, Error **errp);
  *
  * split_save_setup: make the sessions, and say so to the destination.
  *                   Drops the BQL while it waits for the memory hosts.
- * split_iterates: is there something for split_save_iterate() to do?
+ * split_iterates: is there something for split_save_iterate() to do?  Then
+ *                 RAM lets it go first.
  * split_save_iterate: send what has changed of the map.  Without BQL.
  * split_pending: bytes that the memory hosts have yet to get.
  * split_save_complete: wait until they have got all, send the rest of the
- *                      map.
+ *                      map.  May drop the BQL while it waits.
  */
 bool split_save_setup(QEMUFile *f, const RamSplit *config, Error **errp);
 bool split_iterates(void);
-bool split_save_iterate(QEMUFile *f);
+void split_save_iterate(QEMUFile *f);
 uint64_t split_pending(void);
 bool split_save_complete(QEMUFile *f);
 
@@ -55,10 +56,29 @@ void split_cleanup(bool completed);
 /*
  * split_route: @offset of @rb is about to be saved
  *
- * Migration thread, RCU read lock.  1: done; 0: save it on the main stream;
- * negative: the migration fails.
+ * Migration thread, RCU read lock, RAM's bitmap_mutex.  1: done, or dirty
+ * again because the queue of its memory host is full; 0: save it on the main
+ * stream; negative: the migration fails.  While the guest runs, it never
+ * waits.
  */
 int split_route(RAMBlock *rb, ram_addr_t offset);
+
+/*
+ * split_turn: once a turn of the migration thread's loop, without locks
+ *
+ * Waits for a moment if split_route() could not go on.  False: a memory host
+ * has failed, and with it the migration.
+ */
+bool split_turn(void);
+
+/*
+ * split_answers: may the guest be stopped, as far as the memory hosts go?
+ *
+ * Migration thread, no locks.  Not before all have answered lately: to one
+ * that is silent the guest would wait.  False also when the answers took a
+ * while, so that the caller has to look again.
+ */
+bool split_answers(void);
 
 /*
  * split_wait_backlog: have the senders still work to do?
