@@ -35,8 +35,11 @@
 
 /* Longest payload, bytes */
 #define STRATEGY_MSG_MAX_LEN        (64 * 1024)
-/* Most messages in one part of the section */
-#define STRATEGY_MSG_MAX_COUNT      8192
+/*
+ * Most messages in one part of the section: three for each 256 MiB of a split
+ * VM, if every other chunk of its map has changed
+ */
+#define STRATEGY_MSG_MAX_COUNT      (1024 * 1024)
 
 typedef struct StrategyMessage {
     uint16_t type;

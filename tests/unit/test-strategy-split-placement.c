@@ -42,7 +42,7 @@ static void check(Sim *sim)
 {
     Placement *p = sim->p;
 
-    g_assert_cmpuint(p->n_main, <=, p->budget);
+    g_assert_cmpuint(p->n_main + p->n_left, <=, p->budget);
     g_assert_cmpuint(bitmap_count_one(p->main, p->pages), ==, p->n_main);
     g_assert_cmpuint(bitmap_count_one(p->remote, p->pages), ==, p->n_remote);
     g_assert_false(bitmap_intersects(p->main, p->remote, p->pages));
@@ -83,6 +83,7 @@ static void first_pass(Sim *sim)
 static void pass(Sim *sim)
 {
     placement_pass_end(sim->p, sim->dirty, on_again, sim);
+    placement_told(sim->p);
     check(sim);
     send_dirty(sim);
 }

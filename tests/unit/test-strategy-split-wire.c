@@ -253,6 +253,41 @@ static void test_map(void)
     g_assert_cmpuint(m->last_version, ==, 77);
 }
 
+static GString *left;
+
+static void on_left(unsigned block, uint64_t first, uint64_t n)
+{
+    g_string_append_printf(left, "%u:%" PRIu64 "+%" PRIu64 " ", block, first,
+                           n);
+}
+
+/* What a map takes from the main host, and nothing else, is told */
+static void test_map_left(void)
+{
+    g_autoptr(SplitLayout) l = make_layout();
+    g_autoptr(SplitLayout) m = make_layout();
+    g_autoptr(GByteArray) a = NULL;
+    g_autoptr(GByteArray) b = NULL;
+
+    left = g_string_new(NULL);
+    bitmap_set(l->blocks[0].local, 60, 100);
+    bitmap_set(l->blocks[0].local, 999, 1);
+    a = split_wire_put_local(l, 0, 0, 1000);
+    m->left = on_left;
+    g_assert_true(split_wire_get_local(m, a->data, a->len, &error_abort));
+    g_assert_cmpstr(left->str, ==, "");
+    bitmap_clear(l->blocks[0].local, 60, 10);
+    bitmap_clear(l->blocks[0].local, 130, 2);
+    bitmap_clear(l->blocks[0].local, 999, 1);
+    bitmap_set(l->blocks[0].local, 500, 10);
+    b = split_wire_put_local(l, 0, 64, 936);
+    g_assert_true(split_wire_get_local(m, b->data, b->len, &error_abort));
+    g_assert_cmpstr(left->str, ==, "0:64+6 0:130+2 0:999+1 ");
+    /* Where the message says nothing, nothing changes */
+    g_assert_true(test_bit(60, m->blocks[0].local));
+    g_string_free(left, true);
+}
+
 static void test_map_fixed(void)
 {
     static const uint8_t local[] = {
@@ -454,6 +489,7 @@ int main(int argc, char **argv)
     g_test_add_func("/strategy/split/wire/setup/refused", test_setup_refused);
     g_test_add_func("/strategy/split/wire/setup/too-long", test_setup_too_long);
     g_test_add_func("/strategy/split/wire/map", test_map);
+    g_test_add_func("/strategy/split/wire/map/left", test_map_left);
     g_test_add_func("/strategy/split/wire/map/fixed", test_map_fixed);
     g_test_add_func("/strategy/split/wire/map/refused", test_map_refused);
     g_test_add_func("/strategy/split/wire/map/too-long", test_map_too_long);

@@ -385,6 +385,17 @@ bool pager_prepare(const SplitSetup *s, Error **errp)
     return true;
 }
 
+void pager_discard(unsigned block, uint64_t first, uint64_t n)
+{
+    RAMBlock *rb = qemu_ram_block_by_name(pager.setup->blocks[block].idstr);
+
+    if (rb) {
+        /* What this cannot discard, pager_attach() cannot either, and says */
+        ram_block_discard_range(rb, first * SPLIT_PAGE_SIZE,
+                                n * SPLIT_PAGE_SIZE);
+    }
+}
+
 bool pager_attach(const SplitLayout *l, Error **errp)
 {
     const SplitSetup *s = pager.setup;

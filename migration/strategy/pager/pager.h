@@ -36,6 +36,12 @@
 bool pager_prepare(const SplitSetup *s, Error **errp);
 
 /*
+ * pager_discard: pages of the block with that number in the set-up, which
+ * was prepared, have left this host
+ */
+void pager_discard(unsigned block, uint64_t first, uint64_t n);
+
+/*
  * pager_attach: all RAM has arrived; serve faults from now on
  *
  * To be called before any device state is loaded, since that touches RAM.

@@ -14,6 +14,11 @@ bool pager_prepare(const SplitSetup *s, Error **errp)
     return false;
 }
 
+void pager_discard(unsigned block, uint64_t first, uint64_t n)
+{
+    g_assert_not_reached();
+}
+
 bool pager_attach(const SplitLayout *l, Error **errp)
 {
     g_assert_not_reached();

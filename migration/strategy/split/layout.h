@@ -67,10 +67,15 @@ typedef struct SplitBlockLayout {
     uint8_t *host;              /* index into SplitSetup.hosts per extent */
 } SplitBlockLayout;
 
+/* Pages @first to @first + @n - 1 of @block */
+typedef void SplitPages(unsigned block, uint64_t first, uint64_t n);
+
 typedef struct SplitLayout {
     uint64_t last_version;      /* no PUT of the source had a higher one */
     unsigned n_blocks;
     SplitBlockLayout *blocks;   /* same order as SplitSetup.blocks */
+    /* The destination's: pages that were local are so no more; or NULL */
+    SplitPages *left;
 } SplitLayout;
 
 static inline uint64_t split_extents(uint64_t pages)

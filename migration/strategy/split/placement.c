@@ -64,6 +64,19 @@ static void note(unsigned long *map, uint64_t *n, uint64_t page)
     }
 }
 
+static bool has_room(const Placement *p)
+{
+    return p->n_main + p->n_left < p->budget;
+}
+
+static bool leave_main(Placement *p, uint64_t page)
+{
+    bool left = forget(p->main, &p->n_main, page);
+
+    p->n_left += left;
+    return left;
+}
+
 static void note_main(Placement *p, uint64_t page)
 {
     p->moved_in += forget(p->remote, &p->n_remote, page);
@@ -72,20 +85,20 @@ static void note_main(Placement *p, uint64_t page)
 
 bool placement_route(Placement *p, uint64_t page)
 {
-    bool room = p->n_main < p->budget || test_bit(page, p->main);
+    bool room = has_room(p) || test_bit(page, p->main);
 
     if (room && p->ops->wants_main(p, page)) {
         note_main(p, page);
         return true;
     }
-    p->moved_out += forget(p->main, &p->n_main, page);
+    p->moved_out += leave_main(p, page);
     note(p->remote, &p->n_remote, page);
     return false;
 }
 
 bool placement_force_main(Placement *p, uint64_t page)
 {
-    if (p->n_main >= p->budget) {
+    if (!has_room(p)) {
         return false;
     }
     note_main(p, page);
@@ -96,8 +109,13 @@ bool placement_force_main(Placement *p, uint64_t page)
 
 void placement_zero(Placement *p, uint64_t page)
 {
-    forget(p->main, &p->n_main, page);
+    leave_main(p, page);
     forget(p->remote, &p->n_remote, page);
+}
+
+void placement_told(Placement *p)
+{
+    p->n_left = 0;
 }
 
 void placement_pass_end(Placement *p, const unsigned long *dirty,

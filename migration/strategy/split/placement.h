@@ -62,6 +62,7 @@ struct Placement {
     uint64_t pages;
     uint64_t budget;            /* pages that the main host may have */
     uint64_t n_main;            /* pages that it has */
+    uint64_t n_left;            /* that it had, and has until it is told */
     uint64_t n_remote;
     uint64_t passes;            /* ended so far */
     uint64_t moved_in;          /* from a memory host to the main host */
@@ -99,6 +100,13 @@ bool placement_route(Placement *p, uint64_t page);
  * Returns false if there is no room for it at the main host, either.
  */
 bool placement_force_main(Placement *p, uint64_t page);
+
+/*
+ * placement_told: the main host has been told which pages it has no more
+ *
+ * Until then their room is not given to others.
+ */
+void placement_told(Placement *p);
 
 /* placement_zero: @page is about to be sent as zero, or not at all */
 void placement_zero(Placement *p, uint64_t page);

@@ -251,6 +251,9 @@ int split_route(RAMBlock *rb, ram_addr_t offset)
         test_bit(b->base + page, s->placement->remote) != was_remote) {
         changed(b, page);
     }
+    if (s->placement->n_left > s->left_most) {
+        s->map_due = true;
+    }
     return ret;
 }
 

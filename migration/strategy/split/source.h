@@ -50,6 +50,7 @@ typedef struct SplitSource {
     uint64_t zero_pages;
     uint64_t again;             /* pages sent again only to move them */
     unsigned long *dirty;       /* for the placement */
+    uint64_t left_most;         /* of Placement.n_left, then the map is due */
     bool map_due;
     unsigned put_off;           /* pages, one after the other */
     SplitSender *blocking;      /* the one that the last of them waits for */

@@ -29,6 +29,16 @@ static void incoming_clear(void)
     g_clear_pointer(&incoming.layout, split_layout_free);
 }
 
+/*
+ * Their room is for others, which come after this in the stream.  Should one
+ * of these come again, it does so later, too.
+ */
+static void discard(unsigned block, uint64_t first, uint64_t n)
+{
+    trace_split_load_discard(incoming.setup->blocks[block].idstr, first, n);
+    pager_discard(block, first, n);
+}
+
 static bool load_setup(const StrategyMessage *m, Error **errp)
 {
     if (incoming.setup) {
@@ -42,6 +52,7 @@ static bool load_setup(const StrategyMessage *m, Error **errp)
     }
     /* Now that the sizes of the blocks are known to be real */
     incoming.layout = split_layout_new(incoming.setup);
+    incoming.layout->left = discard;
     trace_split_load_setup(incoming.setup->main_memory,
                            incoming.setup->n_hosts, incoming.setup->n_blocks);
     return true;

@@ -39,6 +39,9 @@
 /* After a wait, what fitted may fit no more */
 #define ANSWER_AT_ONCE_MS   20
 
+/* Of main-memory: with so much to be freed, the destination is told at once */
+#define LEFT_PART           64
+
 bool strategy_routes_pages;
 bool strategy_routes_blocked;
 
@@ -192,6 +195,7 @@ static bool source_start(SplitSource *s, const RamSplit *config, Error **errp)
     s->placement = placement_new(config->placement, s->pages,
                                  (config->main_memory - unmanaged) /
                                  SPLIT_PAGE_SIZE);
+    s->left_most = MAX(s->placement->budget / LEFT_PART, SPLIT_EXTENT_PAGES);
     s->setup = make_setup(s, config, errp);
     if (!s->setup) {
         return false;
@@ -348,6 +352,7 @@ static void put_map(QEMUFile *f, SplitSource *s, bool final)
             chunk = find_next_bit(b->changed, chunks, chunk);
         }
     }
+    placement_told(s->placement);
 }
 
 bool split_iterates(void)
@@ -363,7 +368,7 @@ void split_save_iterate(QEMUFile *f)
 
 uint64_t split_pending(void)
 {
-    uint64_t queued = 0;
+    uint64_t queued = 0, chunks = 0;
 
     for (unsigned i = 0; source && i < source->setup->n_hosts; i++) {
         SplitSenderStats stats;
@@ -371,7 +376,16 @@ uint64_t split_pending(void)
         split_sender_stats(source->hosts[i].sender, &stats);
         queued += stats.queued;
     }
-    return queued * SPLIT_PAGE_SIZE;
+    for (unsigned i = 0; source && i < source->n_blocks; i++) {
+        const SplitSourceBlock *b = &source->blocks[i];
+
+        chunks += bitmap_count_one(b->changed, DIV_ROUND_UP(b->pages,
+                                                            SPLIT_CHUNK_PAGES));
+    }
+    /* Of both maps, and the hosts of the extents */
+    return queued * SPLIT_PAGE_SIZE +
+           chunks * (SPLIT_CHUNK_PAGES / 4 +
+                     SPLIT_CHUNK_PAGES / SPLIT_EXTENT_PAGES);
 }
 
 bool split_turn(void)

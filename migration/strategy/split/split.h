@@ -36,7 +36,7 @@ bool split_check(const RamSplit *config, Error **errp);
  * split_iterates: is there something for split_save_iterate() to do?  Then
  *                 RAM lets it go first.
  * split_save_iterate: send what has changed of the map.  Without BQL.
- * split_pending: bytes that the memory hosts have yet to get.
+ * split_pending: bytes that the memory hosts have yet to get, and of the map.
  * split_save_complete: wait until they have got all, send the rest of the
  *                      map.  May drop the BQL while it waits.
  */

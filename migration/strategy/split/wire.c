@@ -345,6 +345,20 @@ bool split_wire_get_extents(SplitLayout *l, unsigned n_hosts,
     return true;
 }
 
+/* Tell of the pages in @old that are not in @bits; clobbers @old */
+static void tell_left(const SplitLayout *l, const Chunk *c,
+                      unsigned long *old, const unsigned long *bits)
+{
+    uint64_t from, to;
+
+    bitmap_andnot(old, old, bits, c->n);
+    for (from = find_first_bit(old, c->n); from < c->n;
+         from = find_next_bit(old, c->n, to)) {
+        to = find_next_zero_bit(old, c->n, from);
+        l->left(c->block, c->first + from, to - from);
+    }
+}
+
 static bool get_pages(SplitLayout *l, bool remote, const uint8_t *buf,
                       size_t len, Error **errp)
 {
@@ -374,6 +388,10 @@ static bool get_pages(SplitLayout *l, bool remote, const uint8_t *buf,
         return refuse(errp, "bits that stand for no page");
     }
     map = remote ? l->blocks[c.block].remote : l->blocks[c.block].local;
+    if (!remote && l->left) {
+        bitmap_copy(le, map + BIT_WORD(c.first), c.n);
+        tell_left(l, &c, le, bits);
+    }
     bitmap_copy(map + BIT_WORD(c.first), bits, c.n);
     return true;
 }

@@ -85,7 +85,8 @@ GByteArray *split_wire_put_remote(const SplitLayout *l, unsigned block,
 /*
  * split_wire_get_extents, _local, _remote: apply one to @l
  *
- * On error, nothing was applied.
+ * On error, nothing was applied.  _local calls @l->left for what it says has
+ * left the main host.
  */
 bool split_wire_get_extents(SplitLayout *l, unsigned n_hosts,
                             const uint8_t *buf, size_t len, Error **errp);
