@@ -15,6 +15,7 @@
 #include "qapi/qobject-input-visitor.h"
 #include "qobject/qdict.h"
 #include "config.h"
+#include "split/layout.h"
 
 StrategyConfig strategy_config_copy(const StrategyConfig *c)
 {
@@ -60,6 +61,7 @@ static bool check_memory_host(const RamMemoryHost *h, Error **errp)
 static bool check_memory_hosts(const RamMemoryHostList *hosts, Error **errp)
 {
     const RamMemoryHostList *a, *b;
+    unsigned n = 0;
 
     if (!hosts) {
         error_setg(errp, "strategy: memory-hosts is empty; use split null, or "
@@ -67,6 +69,11 @@ static bool check_memory_hosts(const RamMemoryHostList *hosts, Error **errp)
         return false;
     }
     for (a = hosts; a; a = a->next) {
+        if (++n > SPLIT_MAX_HOSTS) {
+            error_setg(errp, "strategy: more than %d memory hosts",
+                       SPLIT_MAX_HOSTS);
+            return false;
+        }
         if (!check_memory_host(a->value, errp)) {
             return false;
         }
