@@ -330,6 +330,12 @@ static void test_silent(void)
     split_sender_close(s, false);
     finish();
 
+    /* Neither who yanks */
+    s = start(h->uri, 5000);
+    split_sender_yank(s);
+    g_assert_cmpint(split_sender_wait(s, 0), ==, SPLIT_SENDER_FAILED);
+    split_sender_close(s, false);
+
     /* Whoever closes need not wait for the timeout */
     s = start(h->uri, 500);
     g_assert_cmpint(split_sender_wait(s, 0), ==, SPLIT_SENDER_CONNECTING);

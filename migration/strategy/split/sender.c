@@ -77,16 +77,24 @@ static void sender_free(SplitSender *s)
     g_free(s);
 }
 
-/* Once; takes over @err */
-static void sender_fail(SplitSender *s, Error *err)
+/* The first reason counts; takes over @err */
+static void fail_locked(SplitSender *s, Error *err)
 {
-    QEMU_LOCK_GUARD(&s->lock);
-
+    if (s->state == SPLIT_SENDER_FAILED) {
+        error_free(err);
+        return;
+    }
     error_prepend(&err, "memory host %s: ", s->host->uri);
     trace_split_sender_fail(error_get_pretty(err));
     s->err = err;
     s->state = SPLIT_SENDER_FAILED;
     qemu_cond_broadcast(&s->changed);
+}
+
+static void sender_fail(SplitSender *s, Error *err)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    fail_locked(s, err);
 }
 
 static PageLinkClient *sender_connect(SplitSender *s, uint16_t flags,
@@ -118,20 +126,23 @@ static bool sender_open(SplitSender *s, Error **errp)
     if (!c) {
         return false;
     }
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->client = c;
+        if (s->yanked) {
+            pagelink_client_shutdown(c);
+        }
+    }
     for (unsigned i = 0; i < s->setup->n_blocks; i++) {
         const SplitBlock *b = &s->setup->blocks[i];
 
         if (!pagelink_client_block(c, b->id, b->pages, b->idstr, errp)) {
-            qemu_mutex_lock(&s->lock);
-            s->client = c;
-            qemu_mutex_unlock(&s->lock);
             return false;
         }
     }
     QEMU_LOCK_GUARD(&s->lock);
-    s->client = c;
-    if (s->yanked) {
-        pagelink_client_shutdown(c);
+    if (s->state == SPLIT_SENDER_FAILED) {
+        error_setg(errp, "yanked");
+        return false;
     }
     s->free_pages = pagelink_client_info(c)->free_pages;
     s->state = SPLIT_SENDER_READY;
@@ -472,9 +483,16 @@ void split_sender_stats(SplitSender *s, SplitSenderStats *stats)
 
 static void yank_locked(SplitSender *s)
 {
+    Error *err = NULL;
+
     s->yanked = true;
     if (s->client) {
         pagelink_client_shutdown(s->client);
+    }
+    if (s->state == SPLIT_SENDER_CONNECTING) {
+        /* The thread finds out when it has connected, or has not */
+        error_setg(&err, "yanked while it was being connected");
+        fail_locked(s, err);
     }
 }
 

@@ -226,6 +226,22 @@ static bool source_start(SplitSource *s, const RamSplit *config, Error **errp)
     return true;
 }
 
+/*
+ * Sessions of a migration that failed are ended in the background, and until
+ * then take the room that this one is going to ask for
+ */
+static bool wait_ended(Error **errp)
+{
+    while (split_sender_running()) {
+        if (!split_source_alive()) {
+            error_setg(errp, "the migration was cancelled");
+            return false;
+        }
+        g_usleep(SPLIT_WAIT_MS * 1000 / 10);
+    }
+    return true;
+}
+
 static bool wait_connected(SplitSource *s, Error **errp)
 {
     for (unsigned i = 0; i < s->setup->n_hosts; i++) {
@@ -285,6 +301,12 @@ bool split_save_setup(QEMUFile *f, const RamSplit *config, Error **errp)
 
     assert(!source);
     g_clear_pointer(&last_info, qapi_free_RamSplitInfo);
+    bql_unlock();
+    ok = wait_ended(errp);
+    bql_lock();
+    if (!ok) {
+        return false;
+    }
     source = g_new0(SplitSource, 1);
     if (!source_start(source, config, errp)) {
         return false;

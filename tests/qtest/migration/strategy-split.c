@@ -302,6 +302,7 @@ typedef enum CancelWhen {
     BETWEEN_PASSES,
     IN_PRE_SWITCHOVER,
     WHILE_HOST_IS_SILENT,       /* its queue is full */
+    WHILE_STOPPED,              /* the guest; and a host is silent */
     WHILE_CONNECTING,
 } CancelWhen;
 
@@ -314,6 +315,7 @@ static const struct {
     { "between-passes", BETWEEN_PASSES },
     { "pre-switchover", IN_PRE_SWITCHOVER },
     { "silent-host", WHILE_HOST_IS_SILENT },
+    { "silent-host-stopped", WHILE_STOPPED },
     { "connecting", WHILE_CONNECTING },
 };
 
@@ -349,6 +351,13 @@ static void migrate_until(Split *s, CancelWhen when)
         strategy_speed(&s->g, STRATEGY_FAST, STRATEGY_ALL_FITS);
         strategy_wait_status(s->g.from, "pre-switchover");
         break;
+    case WHILE_STOPPED:
+        strategy_speed(&s->g, STRATEGY_FAST, STRATEGY_ALL_FITS);
+        strategy_wait_status(s->g.from, "pre-switchover");
+        memhost_signal(&s->host[0], SIGSTOP);
+        migrate_continue(s->g.from, "pre-switchover");
+        strategy_wait_status(s->g.from, "device");
+        break;
     case WHILE_HOST_IS_SILENT:
         /* The destination, too, has been there by then */
         strategy_wait_passes(s->g.from, 1);
@@ -373,20 +382,23 @@ static void test_cancel(const void *opaque)
         .hosts = 2, .main_mib = 64, .pause = true,
     };
     CancelWhen when = cancels[(uintptr_t)opaque].when;
+    bool pauses = when == IN_PRE_SWITCHOVER || when == WHILE_STOPPED;
     Split s;
 
-    if (!split_start(&s, when == IN_PRE_SWITCHOVER ? &pausing : &test, true,
+    if (!split_start(&s, pauses ? &pausing : &test, true,
                      STRATEGY_MEDIUM, STRATEGY_NOTHING_FITS)) {
         return;
     }
     migrate_until(&s, when);
     migrate_cancel(s.g.from);
-    strategy_wait_cancelled(s.g.from);
-    if (when == WHILE_HOST_IS_SILENT || when == WHILE_CONNECTING) {
+    /* Not because a memory host gave no answer for too long */
+    strategy_wait_status(s.g.from, "cancelled");
+    if (when == WHILE_HOST_IS_SILENT || when == WHILE_STOPPED ||
+        when == WHILE_CONNECTING) {
         memhost_signal(&s.host[0], SIGCONT);
     }
     check_unharmed(&s);
-    if (when == IN_PRE_SWITCHOVER) {
+    if (pauses) {
         migrate_set_capability(s.g.from, "pause-before-switchover", false);
     }
     finish_plain(&s);
@@ -430,6 +442,33 @@ static void test_host_killed_late(void)
         "  'state': 'pre-switchover' } }");
     strategy_wait_status(s.g.from, "failed");
     check_error(&s, s.host[1].uri);
+    check_unharmed(&s);
+    migrate_set_capability(s.g.from, "pause-before-switchover", false);
+    finish_plain(&s);
+}
+
+/*
+ * Likewise, but it is only silent: the guest is not stopped for as long as
+ * the link would wait, and the monitor answers meanwhile
+ */
+static void test_host_silent_late(void)
+{
+    static const SplitTest test = {
+        .hosts = 2, .main_mib = 64, .pause = true,
+    };
+    Split s;
+
+    if (!split_start(&s, &test, true, STRATEGY_FAST, STRATEGY_ALL_FITS)) {
+        return;
+    }
+    strategy_migrate(&s.g);
+    strategy_wait_status(s.g.from, "pre-switchover");
+    strategy_speed(&s.g, STRATEGY_FAST, 1);
+    memhost_signal(&s.host[1], SIGSTOP);
+    migrate_continue(s.g.from, "pre-switchover");
+    strategy_wait_status(s.g.from, "failed");
+    check_error(&s, "while the guest was stopped");
+    memhost_signal(&s.host[1], SIGCONT);
     check_unharmed(&s);
     migrate_set_capability(s.g.from, "pause-before-switchover", false);
     finish_plain(&s);
@@ -641,6 +680,8 @@ void strategy_add_split(void)
     qtest_add_func("/migration/strategy/split/host/killed", test_host_killed);
     qtest_add_func("/migration/strategy/split/host/killed-late",
                    test_host_killed_late);
+    qtest_add_func("/migration/strategy/split/host/silent-late",
+                   test_host_silent_late);
     qtest_add_func("/migration/strategy/split/host/unreachable",
                    test_host_unreachable);
     qtest_add_func("/migration/strategy/split/host/small", test_host_small);
