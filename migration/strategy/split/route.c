@@ -75,32 +75,43 @@ static uint8_t *extent_host(SplitSource *s, SplitSourceBlock *b, uint64_t page)
     return &s->layout->blocks[b - s->blocks].host[page / SPLIT_EXTENT_PAGES];
 }
 
-/*
- * The memory host with the most room, or -1 if all are full; one whose queue
- * is full only if all queues are
- */
-static int choose_host(const SplitSource *s)
+/* How many pages @h would take, those of @more extents new to it */
+static uint64_t room_at(const SplitSourceHost *h, unsigned more)
 {
-    uint64_t most = 0, least = 0;
+    uint64_t used = h->stored + h->extents + more;
+
+    return MIN(h->capacity - MIN(h->capacity, h->stored),
+               h->frames - MIN(h->frames, used));
+}
+
+/*
+ * The memory host with the most room for an extent of which @pages are to be
+ * stored, or -1 if none has so much; one whose queue is full only if all
+ * queues are
+ */
+static int choose_host(const SplitSource *s, unsigned pages)
+{
+    int64_t most = 0;
     bool best_ready = false;
     int best = -1;
 
     for (unsigned i = 0; i < s->setup->n_hosts; i++) {
         const SplitSourceHost *h = &s->hosts[i];
-        /* As long as there is room for whole extents, those count */
-        uint64_t room = h->capacity - MIN(h->capacity, h->assigned);
-        uint64_t left = h->capacity - MIN(h->capacity, h->stored);
-        bool ready = left && split_sender_has_room(h->sender);
+        uint64_t extents = h->extents * SPLIT_EXTENT_PAGES;
+        /* What is promised counts, even if there is more room so far */
+        int64_t room = MIN(h->capacity, h->frames) -
+                       MAX(extents, h->stored);
+        bool ready;
 
-        if (!left || (best_ready && !ready)) {
+        if (room_at(h, 1) < pages) {
             continue;
         }
-        if (best < 0 || (ready && !best_ready) || room > most ||
-            (room == most && left > least)) {
+        ready = split_sender_has_room(h->sender, 1);
+        if (best < 0 || ready > best_ready ||
+            (ready == best_ready && room > most)) {
             best = i;
             best_ready = ready;
             most = room;
-            least = left;
         }
     }
     return best;
@@ -109,33 +120,6 @@ static int choose_host(const SplitSource *s)
 static void changed(SplitSourceBlock *b, uint64_t page)
 {
     set_bit(page / SPLIT_CHUNK_PAGES, b->changed);
-}
-
-/* Make sure that @page has a memory host with room; -1 if there is none */
-static int host_with_room(SplitSource *s, SplitSourceBlock *b, uint64_t page,
-                          bool was_remote)
-{
-    uint8_t *extent = extent_host(s, b, page);
-
-    if (*extent == SPLIT_HOST_NONE) {
-        int host = choose_host(s);
-
-        if (host < 0) {
-            return -1;
-        }
-        *extent = host;
-        s->hosts[host].assigned += SPLIT_EXTENT_PAGES;
-        changed(b, page);
-    }
-    if (!was_remote) {
-        SplitSourceHost *h = &s->hosts[*extent];
-
-        if (h->stored >= h->capacity) {
-            return -1;
-        }
-        h->stored++;
-    }
-    return *extent;
 }
 
 /* The memory host's copy is of no use any more */
@@ -151,6 +135,90 @@ static int forget_remote(SplitSource *s, SplitSourceBlock *b, uint64_t page)
     return push(s, host, &e);
 }
 
+static void assign(SplitSource *s, SplitSourceBlock *b, uint64_t page,
+                   int host)
+{
+    *extent_host(s, b, page) = host;
+    s->hosts[host].extents++;
+    changed(b, page);
+}
+
+/* The pages of the extent of @page: the first and the end */
+static uint64_t extent_of(const SplitSourceBlock *b, uint64_t page,
+                          uint64_t *end)
+{
+    uint64_t first = ROUND_DOWN(page, SPLIT_EXTENT_PAGES);
+
+    *end = MIN(b->pages, first + SPLIT_EXTENT_PAGES);
+    return first;
+}
+
+static unsigned stored_in_extent(SplitSource *s, SplitSourceBlock *b,
+                                 uint64_t page)
+{
+    uint64_t end, first = extent_of(b, page, &end);
+    unsigned n = 0;
+
+    for (uint64_t p = first; p < end; p++) {
+        n += test_bit(b->base + p, s->placement->remote);
+    }
+    return n;
+}
+
+/*
+ * The host of the extent of @page is full: another one gets the extent.  What
+ * was stored is sent again.
+ */
+static int hand_on(SplitSource *s, SplitSourceBlock *b, uint64_t page,
+                   int host)
+{
+    uint64_t end, first = extent_of(b, page, &end);
+
+    trace_split_hand_on(b->rb->idstr, first,
+                        s->setup->hosts[*extent_host(s, b, page)].uri,
+                        s->setup->hosts[host].uri);
+    for (uint64_t p = first; p < end; p++) {
+        if (p != page && test_bit(b->base + p, s->placement->remote)) {
+            int ret = forget_remote(s, b, p);
+
+            if (ret < 0) {
+                return ret;
+            }
+            placement_zero(s->placement, b->base + p);
+            ram_save_later(b->rb, p);
+        }
+    }
+    assign(s, b, page, host);
+    return 0;
+}
+
+/*
+ * Make sure that the extent of @page, which has not been stored so far, has a
+ * memory host with room for it.  0: there is none; 1: done; negative: the
+ * migration fails.
+ */
+static int find_room(SplitSource *s, SplitSourceBlock *b, uint64_t page)
+{
+    uint8_t extent = *extent_host(s, b, page);
+    int host, ret;
+
+    if (extent != SPLIT_HOST_NONE && room_at(&s->hosts[extent], 0)) {
+        return 1;
+    }
+    /* The page itself is in the placement's map already */
+    host = choose_host(s, extent == SPLIT_HOST_NONE ? 1 :
+                          stored_in_extent(s, b, page));
+    if (host < 0) {
+        return 0;
+    }
+    if (extent == SPLIT_HOST_NONE) {
+        assign(s, b, page, host);
+        return 1;
+    }
+    ret = hand_on(s, b, page, host);
+    return ret < 0 ? ret : 1;
+}
+
 static int send_remote(SplitSource *s, SplitSourceBlock *b, uint64_t page,
                        bool was_remote)
 {
@@ -158,9 +226,12 @@ static int send_remote(SplitSource *s, SplitSourceBlock *b, uint64_t page,
         .block = b - s->blocks, .page = page,
         .data = b->rb->host + page * SPLIT_PAGE_SIZE,
     };
-    int host = host_with_room(s, b, page, was_remote);
+    int ret = was_remote ? 1 : find_room(s, b, page), host;
 
-    if (host < 0) {
+    if (ret < 0) {
+        return ret;
+    }
+    if (!ret) {
         Error *err = NULL;
 
         if (placement_force_main(s->placement, b->base + page)) {
@@ -171,6 +242,8 @@ static int send_remote(SplitSource *s, SplitSourceBlock *b, uint64_t page,
         split_source_fail(err);
         return -ENOSPC;
     }
+    host = *extent_host(s, b, page);
+    s->hosts[host].stored += !was_remote;
     e.version = ++s->version;
     stat64_add(&mig_stats.normal_pages, 1);
     account(s, SPLIT_PAGE_SIZE + sizeof(PageLinkEntry));
@@ -210,11 +283,16 @@ static int send_page(SplitSource *s, SplitSourceBlock *b, uint64_t page,
 static bool can_take(SplitSource *s, SplitSourceBlock *b, uint64_t page)
 {
     uint8_t extent = *extent_host(s, b, page);
-    int host = extent == SPLIT_HOST_NONE ? choose_host(s) : extent;
+    int host = extent == SPLIT_HOST_NONE ? choose_host(s, 1) : extent;
     MigrationState *ms = migrate_get_current();
+    unsigned entries = 1;
 
+    if (extent != SPLIT_HOST_NONE && !room_at(&s->hosts[extent], 0)) {
+        /* It may hand the extent on */
+        entries = SPLIT_EXTENT_PAGES;
+    }
     if (host < 0 || ms->state != MIGRATION_STATUS_ACTIVE ||
-        split_sender_has_room(s->hosts[host].sender)) {
+        split_sender_has_room(s->hosts[host].sender, entries)) {
         s->put_off = 0;
         return true;
     }

@@ -423,10 +423,11 @@ static bool has_room(SplitSender *s, uint64_t arg)
     return s->fill < SPLIT_SENDER_QUEUE;
 }
 
-bool split_sender_has_room(SplitSender *s)
+bool split_sender_has_room(SplitSender *s, unsigned n)
 {
     QEMU_LOCK_GUARD(&s->lock);
-    return has_room(s, 0) || s->state == SPLIT_SENDER_FAILED;
+    return s->fill + n <= SPLIT_SENDER_QUEUE ||
+           s->state == SPLIT_SENDER_FAILED;
 }
 
 SplitSenderResult split_sender_push(SplitSender *s, const SplitEntry *e,

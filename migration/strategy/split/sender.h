@@ -80,8 +80,8 @@ typedef enum SplitSenderResult {
     SPLIT_SENDER_ERROR,         /* see split_sender_error() */
 } SplitSenderResult;
 
-/* split_sender_has_room: would a push not wait? */
-bool split_sender_has_room(SplitSender *s);
+/* split_sender_has_room: would @n pushes not wait? */
+bool split_sender_has_room(SplitSender *s, unsigned n);
 
 /*
  * split_sender_push: queue @e

@@ -25,8 +25,9 @@ typedef struct SplitSourceBlock {
 
 typedef struct SplitSourceHost {
     SplitSender *sender;
-    uint64_t capacity;          /* pages */
-    uint64_t assigned;          /* pages of the extents that it was given */
+    uint64_t capacity;          /* pages that it may have */
+    uint64_t frames;            /* of its memory, for pages and extents */
+    uint64_t extents;           /* that it was given: a frame each, for good */
     uint64_t stored;            /* pages that it has */
 } SplitSourceHost;
 

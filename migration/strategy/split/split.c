@@ -263,31 +263,63 @@ static bool wait_connected(SplitSource *s, Error **errp)
     return true;
 }
 
-/* Now that it is known what each memory host would take */
+/* What a memory server needs to know of the blocks, in frames */
+static uint64_t table_frames(const SplitSource *s)
+{
+    const uint64_t node = 512 * SPLIT_EXTENT_PAGES;
+    uint64_t frames = 0;
+
+    for (unsigned i = 0; i < s->n_blocks; i++) {
+        uint64_t nodes = DIV_ROUND_UP(s->blocks[i].pages, node);
+
+        /* A frame each; and a pointer to each, in frames, behind a head */
+        frames += nodes + 1 + DIV_ROUND_UP(nodes * 8, SPLIT_PAGE_SIZE);
+    }
+    return frames;
+}
+
+/*
+ * Now that it is known what each memory host would take.
+ *
+ * A server needs a frame for each extent of which it has a page, and nearly
+ * every extent may be one of which some server has one.  The last extent that
+ * a host is given may have more pages than it has room for.
+ */
 static bool check_capacity(SplitSource *s, Error **errp)
 {
-    uint64_t room = s->placement->budget, pages = 0;
+    uint64_t room = s->placement->budget, pages = 0, extents = 0, frames = 0;
+    uint64_t tables = table_frames(s);
 
+    for (unsigned i = 0; i < s->n_blocks; i++) {
+        pages += s->blocks[i].pages;
+        extents += split_extents(s->blocks[i].pages);
+    }
+    for (unsigned i = 0; i < s->setup->n_hosts; i++) {
+        uint64_t has = split_sender_free_pages(s->hosts[i].sender);
+
+        s->hosts[i].frames = has - MIN(has, tables);
+        frames += MIN(s->hosts[i].frames, pages);
+    }
     for (unsigned i = 0; i < s->setup->n_hosts; i++) {
         SplitSourceHost *h = &s->hosts[i];
         SplitHost *host = &s->setup->hosts[i];
+        uint64_t share, most;
 
-        h->capacity = MIN(host->capacity / SPLIT_PAGE_SIZE,
-                          split_sender_free_pages(h->sender));
-        if (!h->capacity) {
+        h->capacity = MIN(host->capacity / SPLIT_PAGE_SIZE, h->frames);
+        /* Extents are given by room */
+        share = frames ? extents * MIN(h->frames, pages) / frames + 1 : 0;
+        most = MIN(h->capacity, h->frames - MIN(h->frames, share));
+        if (most <= SPLIT_EXTENT_PAGES) {
             error_setg(errp, "memory host %s has no room", host->uri);
             return false;
         }
         host->capacity = h->capacity * SPLIT_PAGE_SIZE;
-        room += h->capacity;
-    }
-    for (unsigned i = 0; i < s->n_blocks; i++) {
-        pages += s->blocks[i].pages;
+        room += most - SPLIT_EXTENT_PAGES;
     }
     if (room < pages) {
         error_setg(errp, "split memory: main-memory and what the memory hosts "
-                   "have free are %" PRIu64 " MiB together, less than this "
-                   "VM's RAM, %" PRIu64 " MiB",
+                   "have free for pages are %" PRIu64 " MiB together, less "
+                   "than this VM's RAM, %" PRIu64 " MiB",
                    room * SPLIT_PAGE_SIZE / MiB, pages * SPLIT_PAGE_SIZE / MiB);
         return false;
     }
