@@ -148,6 +148,28 @@ static void test_split_refused(void)
     strategy_config_clear(&c);
 }
 
+/* As many memory hosts as a stream can tell of, and not one more */
+static void test_split_many_hosts(void)
+{
+    g_autoptr(GString) keyval = g_string_new("split.main-memory=1M");
+    StrategyConfig c = STRATEGY_CONFIG_DEFAULT;
+    RamStrategy *p;
+    Error *err = NULL;
+
+    for (unsigned i = 0; i < 64; i++) {
+        g_string_append_printf(keyval, ",split.memory-hosts.%u.uri=unix:/%u",
+                               i, i);
+    }
+    merge(&c, keyval->str);
+    g_string_append(keyval, ",split.memory-hosts.64.uri=unix:/64");
+    p = strategy_config_parse(keyval->str, &error_abort);
+    g_assert_false(strategy_config_merge(&c, p, &err));
+    g_assert_nonnull(strstr(error_get_pretty(err), "64"));
+    error_free(err);
+    qapi_free_RamStrategy(p);
+    strategy_config_clear(&c);
+}
+
 static void test_in_force(void)
 {
     StrategyConfig c = STRATEGY_CONFIG_DEFAULT;
@@ -362,6 +384,8 @@ int main(int argc, char **argv)
     g_test_add_func("/strategy/config/to-param", test_to_param);
     g_test_add_func("/strategy/config/split", test_split);
     g_test_add_func("/strategy/config/split/refused", test_split_refused);
+    g_test_add_func("/strategy/config/split/many-hosts",
+                    test_split_many_hosts);
     g_test_add_func("/strategy/config/in-force", test_in_force);
     g_test_add_func("/strategy/config/parse/refused", test_parse_refused);
     g_test_add_func("/strategy/config/check", test_check);
