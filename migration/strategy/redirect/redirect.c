@@ -570,8 +570,9 @@ static void request_step(MigrationState *s)
         error_setg(&err, "The redirect was withdrawn");
     } else if (phase == REDIRECT_PHASE_QUEUED) {
         if (!probe_begin(s, request, &err)) {
-            error_prepend(&err, "Cannot talk to the new destination, so the "
-                          "migration goes on to the old one: ");
+            /* One that refuses may have hung up before all was written */
+            error_prepend(&err, "The new destination cannot take the "
+                          "migration, which goes on to the old one: ");
         }
     } else {
         answer = redirect_handshake_poll(redirect.probe.handshake, &ready,
