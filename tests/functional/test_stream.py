@@ -17,6 +17,7 @@ from typing import Any, Iterator, List
 from lib import paths, stream
 from lib.binary import Binary
 from lib.guest import Guest
+from lib.memhost import MemHost
 from lib.migration import PATIENCE, Migration, Settings
 from lib.relay import Relay
 from lib.scenario import our_binary, stock_binary
@@ -131,6 +132,44 @@ def with_strategy() -> None:
         first_device = [section.kind for section in have].index('full')
         check(STRATEGY_SECTION not in names[first_device:],
               'our section ends before any device state')
+
+
+# The head of STRATEGY_MSG_SPLIT_COMMIT: type, "required", length; and that of
+# a message which nobody knows nor has to
+COMMIT = bytes.fromhex('0013 0001 0000 0018')
+UNKNOWN = bytes.fromhex('7fff 0000 0000 0018')
+
+
+@tap.test('split memory without the end of its map is not loaded')
+def without_commit() -> None:
+    """The destination gives up before it has loaded any device"""
+    ours = our_binary()
+    with scratch() as where, contextlib.ExitStack() as ends:
+        memory = ends.enter_context(MemHost(ours, 512))
+        how = Settings('split', Strategy(split={
+            'main-memory': 96 << 20, 'memory-hosts': [{'uri': memory.uri}]}))
+        source = VM(ours, 'forged-source', memory=256, extra=('-S',))
+        ends.callback(source.stop_process)
+        source.launch()
+        destination = VM(ours, 'forged-destination', memory=256,
+                         extra=('-S', '-incoming', 'defer'))
+        ends.callback(destination.stop_process)
+        destination.launch()
+        silent = Guest(beat_ms=20)
+        ends.callback(silent.close)
+        migration = Migration(source, destination, silent, how)
+        migration.prepare()
+        destination.cmd('migrate-incoming', {
+            'uri': f'unix:{where}/in', 'exit-on-error': False})
+        relay = Relay(where / 'out', where / 'in', where / 'stream',
+                      (COMMIT, UNKNOWN))
+        source.cmd('migrate', uri=f'unix:{where}/out')
+        migration.wait_state('failed')
+        relay.join(PATIENCE)
+        check((where / 'stream').read_bytes().count(UNKNOWN) == 1,
+              'the message was taken out')
+        check_equal(destination.migration()['status'], 'failed',
+                    'the destination')
 
 
 if __name__ == '__main__':
