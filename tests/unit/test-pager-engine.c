@@ -701,6 +701,36 @@ static void test_lost_page(void)
     stop(f);
 }
 
+/*
+ * A session that somebody else has taken and ended: who reads waits, and the
+ * pages are no zeroes
+ */
+static void test_session_ended(void)
+{
+    QemuThread thread;
+    Setup s = small;
+    PagerInfo info;
+    Fixture *f;
+
+    s.local = 0;
+    f = start(&s);
+    f->setup.lost = 11;
+    end_session(f, 0);
+    qemu_thread_create(&thread, "reader", read_lost, f, QEMU_THREAD_JOINABLE);
+    await_state(f, 0, PAGER_HOST_LOST);
+    info = query(f);
+    g_assert_nonnull(info.hosts[0].error);
+    g_test_message("%s", info.hosts[0].error);
+    pager_info_clear(&info);
+    WITH_QEMU_LOCK_GUARD(&f->lock) {
+        g_assert_false(f->read_lost);
+    }
+    pager_engine_free(f->e);
+    f->e = NULL;
+    qemu_thread_join(&thread);
+    stop(f);
+}
+
 /* Servers that take no more: too much is resident, and nothing is lost */
 static void test_full(void)
 {
@@ -761,6 +791,7 @@ int main(int argc, char **argv)
     g_test_add_func("/pager/engine/gather", test_gather);
     g_test_add_func("/pager/engine/lost", test_lost);
     g_test_add_func("/pager/engine/lost-page", test_lost_page);
+    g_test_add_func("/pager/engine/session-ended", test_session_ended);
     g_test_add_func("/pager/engine/full", test_full);
     return g_test_run();
 }
