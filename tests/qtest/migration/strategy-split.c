@@ -404,6 +404,39 @@ static void test_cancel(const void *opaque)
     finish_plain(&s);
 }
 
+/*
+ * After a cancellation, split memory can be tried again: the room that the
+ * first time took is there again, and one session is left at the end
+ */
+static void test_cancel_again(void)
+{
+    static const SplitTest test = {
+        .hosts = 1, .main_mib = 40, .room_mib = 150,
+    };
+    Split s;
+
+    if (!split_start(&s, &test, true, STRATEGY_MEDIUM,
+                     STRATEGY_NOTHING_FITS)) {
+        return;
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        strategy_migrate(&s.g);
+        strategy_wait_passes(s.g.from, 1);
+        /* Two of them would not fit */
+        g_assert_cmpuint(memhost_pages(&s.host[0]), >, (50 << 20) / 4096);
+        migrate_cancel(s.g.from);
+        strategy_wait_status(s.g.from, "cancelled");
+        strategy_replace_destination(&s.g);
+    }
+    strategy_speed(&s.g, STRATEGY_FAST, STRATEGY_ALL_FITS);
+    strategy_migrate(&s.g);
+    strategy_wait_status(s.g.from, "completed");
+    check_report(&s);
+    g_assert_cmpuint(memhost_sessions(&s.host[0]), ==, 1);
+    strategy_finish(&s.g);
+    split_stop_hosts(&s);
+}
+
 /* A memory host that dies in the middle: the source goes on */
 static void test_host_killed(void)
 {
@@ -534,6 +567,7 @@ static void test_host_full(void)
     strategy_speed(&s.g, STRATEGY_FAST, STRATEGY_NOTHING_FITS);
     strategy_wait_status(s.g.from, "failed");
     check_error(&s, s.host[0].uri);
+    check_error(&s, "full");
     strategy_still_there(&s.g);
     /* The other one's stays */
     memhost_wait_sessions(&s.host[0], 1);
@@ -618,6 +652,8 @@ static void test_refusals(void)
                      "  'split': null }");
         strategy_set(who, r->strategy);
         if (r->capability && !set_capability(who, r->capability, true)) {
+            /* The only one that can be left out */
+            g_assert_cmpstr(r->capability, ==, "x-colo");
             g_test_message("no %s in this build", r->capability);
             continue;
         }
@@ -677,6 +713,8 @@ void strategy_add_split(void)
 
         qtest_add_data_func(path, (void *)i, test_cancel);
     }
+    qtest_add_func("/migration/strategy/split/cancel/again",
+                   test_cancel_again);
     qtest_add_func("/migration/strategy/split/host/killed", test_host_killed);
     qtest_add_func("/migration/strategy/split/host/killed-late",
                    test_host_killed_late);
