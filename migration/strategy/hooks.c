@@ -103,18 +103,44 @@ bool strategy_vcpu_stuck(const CPUState *cpu)
     return pager_vcpu_stuck(cpu->thread_id);
 }
 
+void strategy_vcpus_resumed(void)
+{
+    pager_vcpus_resumed();
+}
+
+bool strategy_vm_stopped(void)
+{
+    return pager_vm_stopped();
+}
+
 bool strategy_memory_is_remote(void)
 {
     return pager_attached();
 }
 
+/*
+ * Is it the main-memory of the VM that runs here which is to change, and not
+ * what the next migration does?
+ */
+static bool is_for_pager(const RamSplitSetting *s)
+{
+    return pager_attached() && s && s->type == QTYPE_QDICT &&
+           s->u.split.has_main_memory && !s->u.split.has_memory_hosts &&
+           !s->u.split.has_placement && !s->u.split.has_replicas;
+}
+
 bool strategy_set(const RamStrategy *param, Error **errp)
 {
-    if (!strategy_config_merge(&parameter.config, param, errp)) {
+    RamStrategy rest = *param;
+    bool resize = is_for_pager(param->split);
+
+    if (resize) {
+        rest.split = NULL;
+    }
+    if (!strategy_config_merge(&parameter.config, &rest, errp)) {
         return false;
     }
-    if (param->split && param->split->type == QTYPE_QDICT &&
-        param->split->u.split.has_main_memory &&
+    if (resize &&
         !pager_set_main_memory(param->split->u.split.main_memory, errp)) {
         return false;
     }
