@@ -731,26 +731,49 @@ static void test_session_ended(void)
     stop(f);
 }
 
-/* Servers that take no more: too much is resident, and nothing is lost */
+static void write_all(Fixture *f)
+{
+    uint64_t p;
+
+    for (p = 0; p < f->setup.pages; p++) {
+        fill(page_of(f, 0, p), 0, p, ++f->generation[0][p]);
+    }
+}
+
+/*
+ * A server that takes no more: too much is resident, and nothing is lost.
+ * When there is less, the limit holds again.
+ */
 static void test_full(void)
 {
-    Worker w[MAX_THREADS];
     Setup s = small;
+    uint64_t p;
     PagerInfo info;
     Fixture *f;
 
+    s.limit = 128;
     s.server_pages = 1850;
     s.local = 0;
     f = start(&s);
-    start_work(f, w);
-    end_work(f, w);
+    write_all(f);
     verify_all(f);
     info = query(f);
     g_test_message("resident %" PRIu64 " staged %" PRIu64 " stored %" PRIu64
-                   " full %d", info.resident, info.staged,
-                   info.hosts[0].stored, info.full);
+                   " refused %" PRIu64 " full %d", info.resident, info.staged,
+                   info.hosts[0].stored, info.hosts[0].refused, info.full);
+    g_assert_cmpuint(info.hosts[0].refused, >, 0);
     pager_info_clear(&info);
-    verify_all(f);
+    g_assert_cmpuint(mapped(f), >, s.limit);
+    for (p = 0; p < s.pages; p += 2) {
+        f->generation[0][p] = 0;
+        g_assert_cmpint(madvise(page_of(f, 0, p), PAGE, MADV_DONTNEED), ==, 0);
+    }
+    do {
+        verify_all(f);
+        pager_info_clear(&info);
+        info = query(f);
+    } while (info.resident + info.staged > s.limit);
+    pager_info_clear(&info);
     stop(f);
 }
 

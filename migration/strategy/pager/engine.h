@@ -113,6 +113,7 @@ typedef struct PagerHostInfo {
     uint64_t fetched;           /* pages */
     uint64_t written;
     uint64_t dropped;
+    uint64_t refused;           /* in vain, since it was full */
     uint64_t reconnects;
     PagerHistogram latency;     /* faults that waited for it */
     char *error;                /* the last one, or NULL */

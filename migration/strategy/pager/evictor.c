@@ -315,6 +315,7 @@ static void refused(PagerEngine *e, PagerHost *h, Parcel *p)
     unsigned i;
 
     h->full = true;
+    h->info.refused += p->n;
     p->refused = true;
     for (i = 0; i < p->n; i++) {
         const PagerSlot *slot = pager_staging_slot(&e->staging, p->slot[i]);
