@@ -166,14 +166,22 @@ bool strategy_stays_stopped(void);
 void strategy_page_requested(uint32_t in_flight);
 
 /*
- * Split memory, while the VM runs at the main host.  Any thread.
+ * Split memory, while the VM runs at the main host.  With the BQL.
  *
  * strategy_memory_is_remote: is some of the VM's memory on memory hosts?
+ *                            Any thread.
  * strategy_vcpu_stuck: does @cpu's thread wait for a page of a memory host
- *                      that is lost?  It runs nothing meanwhile.
+ *                      that is lost?  It runs nothing until
+ *                      strategy_vcpus_resumed().
+ * strategy_vcpus_resumed: no vCPU needs to stay stopped any more.
+ * strategy_vm_stopped: somebody has stopped the VM.  True if he must not wait
+ *                      for block devices, whose requests may wait for pages
+ *                      that are lost.
  */
 bool strategy_memory_is_remote(void);
 bool strategy_vcpu_stuck(const CPUState *cpu);
+void strategy_vcpus_resumed(void);
+bool strategy_vm_stopped(void);
 
 /* strategy_query: for query-migrate; the caller owns the result, or NULL */
 RamStrategyInfo *strategy_query(void);

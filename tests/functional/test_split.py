@@ -12,9 +12,11 @@ many times over, and gathered.
 
 import contextlib
 from dataclasses import dataclass
+import os
 from pathlib import Path
 import re
 import sys
+import time
 from typing import Iterator, List, Tuple
 
 from lib import paths, remote, scenario
@@ -162,7 +164,7 @@ def check_resident(case: Case, split: Split) -> None:
           f'{case.main_memory}')
 
 
-def check_gathered(case: Case, split: Split) -> None:
+def check_gathered(split: Split) -> None:
     """Everything came home, and nothing of remote memory is left"""
     remote.gather(split.destination)
     for one in split.memhosts:
@@ -181,7 +183,7 @@ def everything(case: Case, times: int) -> None:
             split.verify(1)
             check_resident(case, split)
         split.check_disk()
-        check_gathered(case, split)
+        check_gathered(split)
 
 
 def add(title: str, case: Case, times: int, full: bool = False) -> None:
@@ -200,9 +202,9 @@ add('1 GiB, three memory hosts behind slow links, 50 % local',
     Case(1024, 50, 3, mbit=1000), 8, full=True)
 
 
-@tap.test('a memory host cannot be reached for a while')
-def lost() -> None:
-    """The VM pauses, goes on by itself, and has lost nothing"""
+@contextlib.contextmanager
+def cut_off() -> Iterator[Tuple[Network, Split]]:
+    """A guest whose first memory host cannot be reached, and which needs it"""
     case = Case(256, 30, 2, mbit=1000)
     names = ['source', 'main', 'mem0', 'mem1']
     disk = make_disk()
@@ -224,13 +226,79 @@ def lost() -> None:
         split.verify(1)
         network.cut('mem0')
         remote.wait_event(destination, 'lost')
-        check(destination.status() != 'running', 'it runs without its memory')
+        check_equal(destination.status(), 'io-error', 'without its memory')
+        yield network, split
+    disk.unlink()
+
+
+def check_idle(machine: VM, seconds: float = 2) -> None:
+    """No thread of the process spins: what they all ran is a fraction"""
+    def ticks() -> int:
+        return sum(n for _, n in machine.thread_ticks().values())
+
+    before, start = ticks(), time.monotonic()
+    time.sleep(seconds)
+    ran = (ticks() - before) / os.sysconf('SC_CLK_TCK')
+    share = ran / (time.monotonic() - start)
+    note(f'{share:.1%} of a processor while the memory host is lost')
+    check(share < 0.25, f'{machine.label} ran for {ran} s')
+
+
+def check_lost(split: Split) -> None:
+    """What the monitor says of a VM one of whose hosts is lost"""
+    said = remote.query(split.destination)
+    states = [host['state'] for host in said['hosts']]
+    check_equal(states, ['lost', 'up'], 'the memory hosts')
+    check_idle(split.destination)
+
+
+@tap.test('a memory host cannot be reached for a while')
+def lost() -> None:
+    """The VM pauses, goes on by itself, and has lost nothing"""
+    with cut_off() as (network, split):
+        check_lost(split)
         network.mend('mem0')
-        remote.wait_event(destination, 'recovered')
+        remote.wait_event(split.destination, 'recovered')
         split.verify(2)
-        check_equal(destination.status(), 'running', 'the destination')
+        check_equal(split.destination.status(), 'running', 'the destination')
         split.check_disk()
-        check_gathered(case, split)
+        check_gathered(split)
+
+
+@tap.test('stopped and continued while a memory host is lost')
+def lost_stop() -> None:
+    """Who has stopped it finds it stopped, who continues it need not wait"""
+    with cut_off() as (network, split):
+        machine = split.destination
+        machine.cmd('stop')
+        check_equal(machine.status(), 'io-error', 'stopped')
+        check_lost(split)
+        machine.cmd('cont')
+        # Without its memory it does not get far
+        remote.wait_for(machine, 'STOP')
+        check_equal(machine.status(), 'io-error', 'continued')
+        check_lost(split)
+        machine.cmd('stop')
+        network.mend('mem0')
+        remote.wait_event(machine, 'recovered')
+        check_idle(machine)
+        check_equal(machine.status(), 'io-error', 'stopped, and recovered')
+        machine.cmd('cont')
+        split.verify(2)
+        check_equal(machine.status(), 'running', 'the destination')
+        split.check_disk()
+        check_gathered(split)
+
+
+@tap.test('quit while a memory host is lost')
+def lost_quit() -> None:
+    """The process ends as ever"""
+    with cut_off() as (_, split):
+        check_lost(split)
+        pid = split.destination.get_pid()
+        split.destination.cmd('quit')
+        split.destination.wait(60)
+        check_equal(split.destination.exitcode(), 0, f'exit code of {pid}')
 
 
 def readme() -> List[Tuple[str, str]]:

@@ -650,6 +650,104 @@ static void test_lost(void)
     stop(f);
 }
 
+typedef struct Reader {
+    Fixture *f;
+    QemuThread thread;
+    uint64_t page;
+    bool verify;
+    uint32_t tid;
+    bool done;                  /* under the lock, as tid */
+} Reader;
+
+static void *read_page(void *opaque)
+{
+    Reader *r = opaque;
+
+    WITH_QEMU_LOCK_GUARD(&r->f->lock) {
+        r->tid = qemu_get_thread_id();
+    }
+    if (r->verify) {
+        verify(r->f, 0, r->page);
+    } else {
+        (void)qatomic_read(page_of(r->f, 0, r->page));
+    }
+    WITH_QEMU_LOCK_GUARD(&r->f->lock) {
+        r->done = true;
+    }
+    return NULL;
+}
+
+static void start_reader(Reader *r, Fixture *f, uint64_t page, bool verify)
+{
+    *r = (Reader) { .f = f, .page = page, .verify = verify };
+    qemu_thread_create(&r->thread, "reader", read_page, r,
+                       QEMU_THREAD_JOINABLE);
+}
+
+static void bring_back(Fixture *f, unsigned host)
+{
+    WITH_QEMU_LOCK_GUARD(&f->lock) {
+        f->refuse[host] = false;
+    }
+    await_state(f, host, PAGER_HOST_UP);
+}
+
+/*
+ * A thread that is held while its server is lost waits when the server is
+ * there again, until it is released; others do not.
+ */
+static void test_hold(void)
+{
+    Reader held, other;
+    Setup s = small;
+    Fixture *f;
+
+    s.local = 0;
+    f = start(&s);
+    shut_down(f, 0);
+    start_reader(&held, f, 11, true);
+    await_state(f, 0, PAGER_HOST_LOST);
+    g_assert_true(pager_engine_hold(f->e, held.tid));
+    g_assert_false(pager_engine_hold(f->e, qemu_get_thread_id()));
+    bring_back(f, 0);
+    start_reader(&other, f, 1001, true);
+    qemu_thread_join(&other.thread);
+    WITH_QEMU_LOCK_GUARD(&f->lock) {
+        g_assert_false(held.done);
+    }
+    g_assert_true(pager_engine_hold(f->e, held.tid));
+    pager_engine_release(f->e);
+    qemu_thread_join(&held.thread);
+    g_assert_true(held.done);
+    g_assert_false(pager_engine_hold(f->e, held.tid));
+    stop(f);
+}
+
+/* Nor does a gather wait for those that are held */
+static void test_hold_gather(void)
+{
+    Setup s = small;
+    Reader held;
+    Fixture *f;
+
+    f = start(&s);
+    shut_down(f, 0);
+    start_reader(&held, f, 11, false);
+    await_state(f, 0, PAGER_HOST_LOST);
+    g_assert_true(pager_engine_hold(f->e, held.tid));
+    /* Now no gather fetches it */
+    g_assert_cmpint(madvise(page_of(f, 0, 11), PAGE, MADV_DONTNEED), ==, 0);
+    f->generation[0][11] = 0;
+    bring_back(f, 0);
+    pager_engine_gather(f->e);
+    await_gathered(f);
+    qemu_thread_join(&held.thread);
+    pager_engine_free(f->e);
+    f->e = NULL;
+    verify_all(f);
+    stop(f);
+}
+
 static void *read_lost(void *opaque)
 {
     Fixture *f = opaque;
@@ -813,6 +911,8 @@ int main(int argc, char **argv)
     g_test_add_func("/pager/engine/limit", test_limit);
     g_test_add_func("/pager/engine/gather", test_gather);
     g_test_add_func("/pager/engine/lost", test_lost);
+    g_test_add_func("/pager/engine/hold", test_hold);
+    g_test_add_func("/pager/engine/hold-gather", test_hold_gather);
     g_test_add_func("/pager/engine/lost-page", test_lost_page);
     g_test_add_func("/pager/engine/session-ended", test_session_ended);
     g_test_add_func("/pager/engine/full", test_full);

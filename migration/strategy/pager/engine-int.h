@@ -147,6 +147,8 @@ struct PagerEngine {
     uint64_t local;             /* CLEAN, DIRTY, and on the way out */
     uint64_t fetching;
     GArray *waiters;            /* of PagerWaiter */
+    GArray *held;               /* of uint32_t: threads */
+    GArray *spared;             /* likewise, when all others are poisoned */
     GArray *drops;              /* of PagerRange */
     bool starved;               /* a waiter waits for room */
     bool evicting;              /* the evictor is at work */
@@ -185,6 +187,7 @@ bool pager_page_of_address(PagerEngine *e, uint64_t address, uint64_t *page);
 void *pager_address(PagerEngine *e, uint64_t page);
 int64_t pager_now(void);
 void pager_changed(PagerEngine *e);
+bool pager_among(uint32_t tid, const GArray *tids);
 /* Wake the evictor if there is enough to do for it.  Lock held. */
 void pager_wake_evictor(PagerEngine *e);
 /* Page @page is not at its host any more, or need not be.  Lock held. */

@@ -260,6 +260,7 @@ static void engine_init(PagerEngine *e, const PagerConfig *c)
     e->host = g_malloc(e->pages);
     e->policy = pager_policy_new(e->pages);
     e->waiters = g_array_new(false, false, sizeof(PagerWaiter));
+    e->held = g_array_new(false, false, sizeof(uint32_t));
     e->drops = g_array_new(false, false, sizeof(PagerRange));
     QSIMPLEQ_INIT(&e->arrived);
     QSIMPLEQ_INIT(&e->spare);
@@ -290,6 +291,8 @@ static void engine_destroy(PagerEngine *e)
     g_free(e->host);
     pager_policy_free(e->policy);
     g_array_free(e->waiters, true);
+    g_array_free(e->held, true);
+    g_clear_pointer(&e->spared, g_array_unref);
     g_array_free(e->drops, true);
     event_notifier_cleanup(&e->kick);
     qemu_cond_destroy(&e->evict);
@@ -377,7 +380,19 @@ void pager_info_clear(PagerInfo *info)
     *info = (PagerInfo) { 0 };
 }
 
-bool pager_engine_waits(PagerEngine *e, uint32_t tid)
+bool pager_among(uint32_t tid, const GArray *tids)
+{
+    unsigned i;
+
+    for (i = 0; i < tids->len; i++) {
+        if (g_array_index(tids, uint32_t, i) == tid) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool pager_engine_hold(PagerEngine *e, uint32_t tid)
 {
     unsigned i;
 
@@ -387,43 +402,32 @@ bool pager_engine_waits(PagerEngine *e, uint32_t tid)
 
         if (w->tid == tid && (w->on == PAGER_WAIT_HOST ||
                               w->on == PAGER_WAIT_ROOM)) {
+            if (!pager_among(tid, e->held)) {
+                g_array_append_val(e->held, tid);
+            }
             return true;
         }
     }
     return false;
 }
 
-static bool among(uint32_t tid, const uint32_t *tids, unsigned n)
+void pager_engine_release(PagerEngine *e)
 {
-    unsigned i;
-
-    for (i = 0; i < n; i++) {
-        if (tids[i] == tid) {
-            return true;
-        }
+    WITH_QEMU_LOCK_GUARD(&e->lock) {
+        g_array_set_size(e->held, 0);
     }
-    return false;
+    event_notifier_set(&e->kick);
 }
 
 void pager_engine_poison(PagerEngine *e, const uint32_t *keep, unsigned n)
 {
-    g_autofree uint64_t *pages = NULL;
-    unsigned n_pages = 0, i;
-
     WITH_QEMU_LOCK_GUARD(&e->lock) {
-        pages = g_new(uint64_t, e->waiters->len);
-        for (i = 0; i < e->waiters->len; i++) {
-            const PagerWaiter *w = &g_array_index(e->waiters, PagerWaiter, i);
-
-            if (w->on == PAGER_WAIT_HOST && !among(w->tid, keep, n)) {
-                pages[n_pages++] = w->page;
-            }
+        if (!e->spared) {
+            e->spared = g_array_new(false, false, sizeof(uint32_t));
         }
+        g_array_append_vals(e->spared, keep, n);
     }
-    for (i = 0; i < n_pages; i++) {
-        pager_uffd_poison(e->uffd, pager_address(e, pages[i]),
-                          PAGELINK_PAGE_SIZE);
-    }
+    event_notifier_set(&e->kick);
 }
 
 void pager_engine_end_sessions(PagerEngine *e)

@@ -170,14 +170,21 @@ void pager_engine_query(PagerEngine *e, PagerInfo *info);
 void pager_info_clear(PagerInfo *info);
 
 /*
- * pager_engine_waits: does thread @tid wait for a host that is not there, or
- * for room that nobody can make?  Any thread.
+ * pager_engine_hold: does thread @tid wait for a host that is not there, or
+ * for room that nobody can make?  If so it goes on waiting until
+ * pager_engine_release(), even if the host is there again.  Any thread.
+ *
+ * It goes on before that if the page that it waits for comes for another
+ * reason: others wait for it, too, or a gather.
  */
-bool pager_engine_waits(PagerEngine *e, uint32_t tid);
+bool pager_engine_hold(PagerEngine *e, uint32_t tid);
+
+/* pager_engine_release: all that are held may go on.  Any thread. */
+void pager_engine_release(PagerEngine *e);
 
 /*
- * pager_engine_poison: fail all that wait for a host that is not there, but
- * the threads @keep
+ * pager_engine_poison: from now on, fail all that wait for a host that is
+ * not there, but the threads @keep
  *
  * For the end of the process, when their server may never come back: the
  * kernel's accesses fail with EFAULT, others' with SIGBUS.  Any thread.

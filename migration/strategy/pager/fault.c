@@ -198,6 +198,10 @@ static Action decide(PagerEngine *e, PagerWaiter *w, uint8_t *old)
     uint8_t state = pg_state(e, w->page);
 
     *old = state;
+    if (!e->gathering && pager_among(w->tid, e->held)) {
+        wait_for(e, *w, PAGER_WAIT_HOST);
+        return DONE;
+    }
     switch (state) {
     case PG_ZERO:
     case PG_REMOTE:
@@ -299,6 +303,28 @@ static void serve_again(PagerEngine *e)
     }
     for (i = 0; i < again->len; i++) {
         serve(e, g_array_index(again, PagerWaiter, i));
+    }
+}
+
+/* The process ends: fail those whose host may never come back */
+static void poison(PagerEngine *e)
+{
+    g_autoptr(GArray) pages = g_array_new(false, false, sizeof(uint64_t));
+    unsigned i;
+
+    WITH_QEMU_LOCK_GUARD(&e->lock) {
+        for (i = 0; e->spared && i < e->waiters->len; i++) {
+            const PagerWaiter *w = waiter(e, i);
+
+            if (w->on == PAGER_WAIT_HOST && !pager_among(w->tid, e->spared)) {
+                g_array_append_val(pages, w->page);
+            }
+        }
+    }
+    for (i = 0; i < pages->len; i++) {
+        pager_uffd_poison(e->uffd,
+                          pager_address(e, g_array_index(pages, uint64_t, i)),
+                          PAGELINK_PAGE_SIZE);
     }
 }
 
@@ -484,6 +510,7 @@ void *pager_fault_main(void *opaque)
         hurry = pager_fetch_arrived(e);
         hurry |= pager_gather_step(e);
         hurry |= e->again;
+        poison(e);
     }
     return NULL;
 }

@@ -6,9 +6,9 @@
  * Lost hosts.  The engine says that a host is lost when somebody waits for it
  * and connecting to it has failed at least once.  The VM is then stopped, as
  * for an I/O error, and goes on when all hosts are there again, unless
- * somebody else has stopped or continued it meanwhile.  A vCPU that waits for
- * a page of a lost host cannot come to its stopping point: it counts as
- * stopped, see pager_vcpu_stuck().
+ * somebody else has stopped it meanwhile.  If somebody continues it, it is
+ * stopped again at once.  A vCPU that waits for a page of a lost host cannot
+ * come to its stopping point: it counts as stopped, see pager_vcpu_stuck().
  */
 #include "qemu/osdep.h"
 #include "block/aio.h"
@@ -48,6 +48,8 @@ static struct {
     uint64_t unmanaged;
     PagerHostState *states;     /* as last told */
     bool paused;                /* by us */
+    bool unfinished;            /* by us, and devices were not told */
+    bool ending;                /* the process */
     Error *blocker;
     QCryptoTLSCreds *creds;     /* or NULL */
     Notifier shutdown;
@@ -241,18 +243,42 @@ static bool any_lost(void)
     return false;
 }
 
+/*
+ * As vm_stop(), but for what waits for requests: those of block devices may
+ * wait for pages that are lost, and the monitor would wait with them.
+ */
+static void pause_vm(void)
+{
+    pager.paused = pager.unfinished = true;
+    runstate_set(RUN_STATE_IO_ERROR);
+    cpu_disable_ticks();
+    pause_all_vcpus();
+    qapi_event_send_stop();
+}
+
+/* Do the rest of stopping the VM, and let it run if we stopped it */
+static void go_on(void)
+{
+    bool start = pager.paused && runstate_check(RUN_STATE_IO_ERROR);
+
+    pager.paused = pager.unfinished = false;
+    vm_state_notify(false, RUN_STATE_IO_ERROR);
+    if (start) {
+        vm_start();
+    } else {
+        bdrv_drain_all();
+        bdrv_flush_all();
+    }
+}
+
 static void pause_or_go_on(void)
 {
     bool lost = any_lost();
 
-    if (lost && !pager.paused && runstate_is_running()) {
-        pager.paused = true;
-        vm_stop(RUN_STATE_IO_ERROR);
-    } else if (!lost && pager.paused) {
-        pager.paused = false;
-        if (runstate_check(RUN_STATE_IO_ERROR)) {
-            vm_start();
-        }
+    if (lost && runstate_is_running()) {
+        pause_vm();
+    } else if (!lost && pager.unfinished) {
+        go_on();
     }
 }
 
@@ -316,12 +342,32 @@ static void on_changed(void *opaque)
 /* On a thread of the engine's */
 static void engine_changed(void *opaque)
 {
-    aio_bh_schedule_oneshot(qemu_get_aio_context(), on_changed, NULL);
+    /* In the main loop only, not when somebody waits for a block device */
+    aio_bh_schedule_oneshot(iohandler_get_aio_context(), on_changed, NULL);
 }
 
 bool pager_vcpu_stuck(int tid)
 {
-    return pager.engine && pager_engine_waits(pager.engine, tid);
+    return pager.engine && pager_engine_hold(pager.engine, tid);
+}
+
+void pager_vcpus_resumed(void)
+{
+    if (!pager.engine) {
+        return;
+    }
+    pager_engine_release(pager.engine);
+    if (runstate_is_running()) {
+        pager.paused = pager.unfinished = false;
+        /* What is lost is lost as before */
+        engine_changed(NULL);
+    }
+}
+
+bool pager_vm_stopped(void)
+{
+    pager.paused = false;
+    return pager.engine && !pager.ending && any_lost();
 }
 
 static void on_shutdown(Notifier *n, void *opaque)
@@ -329,6 +375,7 @@ static void on_shutdown(Notifier *n, void *opaque)
     g_autoptr(GArray) vcpus = g_array_new(false, false, sizeof(uint32_t));
     CPUState *cpu;
 
+    pager.ending = true;
     if (!pager.engine || !any_lost()) {
         return;
     }

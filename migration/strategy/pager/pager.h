@@ -76,10 +76,21 @@ bool pager_set_main_memory(uint64_t bytes, Error **errp);
 /*
  * pager_vcpu_stuck: does thread @tid wait for a page that may never come?
  *
- * A vCPU that does has not stopped, but runs no instruction of the guest, and
- * nobody may wait for it.
+ * A vCPU that does has not stopped, but runs no instruction of the guest until
+ * pager_vcpus_resumed(), and nobody may wait for it.
  */
 bool pager_vcpu_stuck(int tid);
+
+/* pager_vcpus_resumed: no vCPU needs to stay stopped any more */
+void pager_vcpus_resumed(void);
+
+/*
+ * pager_vm_stopped: somebody has stopped the VM
+ *
+ * True if nobody may wait for its block devices: their requests may wait for
+ * pages that are lost.
+ */
+bool pager_vm_stopped(void);
 
 /* pager_init: once, when the migration objects are made */
 void pager_init(void);

@@ -43,6 +43,15 @@ bool pager_vcpu_stuck(int tid)
     return false;
 }
 
+void pager_vcpus_resumed(void)
+{
+}
+
+bool pager_vm_stopped(void)
+{
+    return false;
+}
+
 void pager_init(void)
 {
 }

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 import re
 import time
-from typing import Any, Dict, List, cast
+from typing import Any, Dict, List, Optional, cast
 
 from .vm import QMPDict, VM
 
@@ -28,18 +28,24 @@ def query(machine: VM) -> QMPDict:
     return cast(QMPDict, machine.cmd('query-remote-memory'))
 
 
-def wait_event(machine: VM, status: str, timeout: float = PATIENCE) -> QMPDict:
-    """Wait for REMOTE_MEMORY with @status, dropping events before it"""
+def wait_for(machine: VM, name: str, status: Optional[str] = None,
+             timeout: float = PATIENCE) -> QMPDict:
+    """Wait for the event @name, with @status, dropping events before it"""
     deadline = time.monotonic() + timeout
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise RemoteError(f'no REMOTE_MEMORY {status} within {timeout} s: '
+            raise RemoteError(f'no {name} {status or ""} within {timeout} s: '
                               f'{query(machine)}')
         event = machine.next_event(left)
-        if (event and event['event'] == 'REMOTE_MEMORY'
-                and event['data']['status'] == status):
+        if event and event['event'] == name and (
+                not status or event['data']['status'] == status):
             return event
+
+
+def wait_event(machine: VM, status: str, timeout: float = PATIENCE) -> QMPDict:
+    """Wait for REMOTE_MEMORY with @status, dropping events before it"""
+    return wait_for(machine, 'REMOTE_MEMORY', status, timeout)
 
 
 def gather(machine: VM) -> None:
@@ -104,4 +110,4 @@ def info(machine: VM) -> Dict[str, Any]:
 
 
 __all__ = ['PAGE', 'RemoteError', 'gather', 'info', 'leftovers', 'mappings',
-           'paged_rss', 'query', 'wait_event']
+           'paged_rss', 'query', 'wait_event', 'wait_for']
