@@ -11,13 +11,13 @@ many times over, and gathered.
 """
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import os
 from pathlib import Path
 import re
 import sys
 import time
-from typing import Iterator, List, Tuple
+from typing import Iterator, List, Tuple, cast
 
 from lib import paths, remote, scenario
 from lib.guest import Load
@@ -27,7 +27,7 @@ from lib.migration import MIB, Migration, Settings
 from lib.network import Network
 from lib.strategy import Strategy
 from lib.tap import Tap, check, check_equal, note
-from lib.vm import HERE, Host, VM
+from lib.vm import HERE, Host, QMPDict, VM
 
 tap = Tap()
 
@@ -164,6 +164,20 @@ def check_resident(case: Case, split: Split) -> None:
           f'{case.main_memory}')
 
 
+def check_resize(case: Case, split: Split) -> None:
+    """With less and more memory, which is no matter of the next migration"""
+    machine = split.destination
+    for percent in (case.percent - 10, case.percent + 10):
+        size = case.memory * MIB * percent // 100
+        machine.cmd('migrate-set-parameters',
+                    strategy={'split': {'main-memory': size}})
+        split.verify(1)
+        check_resident(replace(case, percent=percent), split)
+        check_equal(remote.query(machine)['main-memory'], size, 'the limit')
+    after = cast(QMPDict, machine.cmd('query-migrate-parameters'))['strategy']
+    check('split' not in after, f'the next migration: {after}')
+
+
 def check_gathered(split: Split) -> None:
     """Everything came home, and nothing of remote memory is left"""
     remote.gather(split.destination)
@@ -183,6 +197,7 @@ def everything(case: Case, times: int) -> None:
             split.verify(1)
             check_resident(case, split)
         split.check_disk()
+        check_resize(case, split)
         check_gathered(split)
 
 
