@@ -415,9 +415,8 @@ void ms_sessions_tick(MsSessions *t, int64_t now_ms, int64_t interval_ms,
                                                     "anybody", idle));
         }
         /* Connections are made under this lock, so none can come between */
-        if (!qatomic_read(&s->connections) &&
-            ((expiry_ms && idle >= expiry_ms) ||
-             (!qatomic_read(&s->taken) && idle >= report_ms))) {
+        if (expiry_ms && !qatomic_read(&s->connections) &&
+            idle >= expiry_ms) {
             g_ptr_array_add(reports, session_report(s, "expires", idle));
             session_unpublish(t, s);
             QTAILQ_INSERT_TAIL(&expired, s, link);

@@ -173,13 +173,9 @@ bool ms_sessions_reap(MsSessions *t, MsFrameCache *cache, void **ticket);
  * ms_sessions_tick: rates, idle report, expiry; called once in a while
  * @now_ms: g_get_monotonic_time() / 1000
  * @interval_ms: since the last call
- * @report_ms: report a session that has been idle for this long; one whose
- *             ownership never moved has expired by then
+ * @report_ms: report a session that has been idle for this long
  * @expiry_ms: unpublish sessions without connection that have been idle for
  *             this long, 0: never
- *
- * What nobody took over is what a migration left that did not succeed, and
- * whose source has not lived to end it: no guest will ask for it.
  */
 void ms_sessions_tick(MsSessions *t, int64_t now_ms, int64_t interval_ms,
                       int64_t report_ms, int64_t expiry_ms);
