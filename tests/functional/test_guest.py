@@ -9,11 +9,11 @@ first: each kind of damage, done on purpose, must be found.
 
 import sys
 
-from lib.guest import Load
+from lib.guest import PATTERNS, Load
 from lib.machines import Machines
 from lib.migration import Migration, Settings
 from lib.scenario import BANDWIDTH, FILL, MEMORY, our_binary
-from lib.tap import Tap, check, check_equal
+from lib.tap import Tap, check, check_equal, note
 
 tap = Tap()
 
@@ -67,6 +67,30 @@ def before_write() -> None:
         # Once round the working set
         beat = room.guest.wait_ops(WS * PAGES_PER_MIB)
         check_equal(beat.wrong, 1, 'wrong pages that the writer found')
+
+
+@tap.test('readers read by their pattern, and find damage')
+def patterns() -> None:
+    load = Load(fill=FILL, load=0, pattern=PATTERNS['zipf'])
+    with Machines(our_binary(False), load, MEMORY) as room:
+        room.start()
+        # The page that is read most often by Zipf's law
+        room.guest.command('corrupt bit 0')
+        pages = FILL * PAGES_PER_MIB
+        harmonic = sum(n ** -0.99 for n in range(1, pages + 1))
+        for name, share in (('zipf', 1 / harmonic), ('uniform', 1 / pages),
+                            ('sequential', 1 / pages)):
+            room.guest.set(pattern=PATTERNS[name], load=1)
+            before = room.guest.wait_beats(2)
+            after = room.guest.wait_ops(20 * pages)
+            found = ((after.wrong - before.wrong)
+                     / (after.ops - before.ops) / share)
+            note(f'{name}: {found:.2f} of what is expected')
+            # Twenty such reads are expected at least: by chance there are
+            # less than three in one of two million cases.
+            low, high = (0.9, 1.1) if name == 'zipf' else (0.1, 3)
+            check(low < found < high, f'{name}: {found:.2f} times as often '
+                  'as it should be')
 
 
 @tap.test('damage done while a migration runs is in its record')

@@ -11,7 +11,9 @@
  * all of them on command.
  *
  * The first pages, as many as "ws" says, are the working set, divided among
- * the writers; the others are written once and only read from then on.
+ * the writers; the others are written once and only read from then on.  With
+ * a "pattern", the writers write nothing: an operation is to read and verify
+ * one of the others.
  *
  * Threads: the main one reads commands from the serial line; one prints the
  * heartbeats; "threads" writers own one slice of the working set each; one
@@ -31,6 +33,10 @@
  *   write  *  bytes of a page that change with a write; 0: all of them
  *   random *  1: pages in random order; 0: one after the other
  *   read   *  static pages that are read and verified for each write
+ *   pattern * 0: write; read only, 1: one after the other, 2: uniformly at
+ *             random, 3: by Zipf's law with exponent 0.99, the often read
+ *             pages being all over the memory.  Not at run time if it was 0
+ *             at the start
  *   text      1: compressible contents; 0: incompressible
  *   disk      MiB of the first virtio disk that are written and read back
  *   beat   *  ms between heartbeats
@@ -55,6 +61,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -105,7 +112,8 @@ typedef struct Writer {
 /* Constant once the writers run, but for the atomic ones */
 static struct {
     unsigned long fill, ws, threads, text, disk;
-    _Atomic unsigned long load, rate, rounds, write, random, read, beat;
+    _Atomic unsigned long load, rate, rounds, write, random, read, pattern;
+    _Atomic unsigned long beat;
 } conf = {
     .threads = 1, .beat = 20, .load = 1,
 };
@@ -246,8 +254,6 @@ static bool page_verify(size_t n)
     return false;
 }
 
-/* Writers */
-
 static uint64_t random_next(uint64_t *state)
 {
     *state ^= *state << 13;
@@ -255,6 +261,76 @@ static uint64_t random_next(uint64_t *state)
     *state ^= *state << 17;
     return *state;
 }
+
+/* Readers */
+
+enum { PATTERN_WRITE, PATTERN_SEQUENTIAL, PATTERN_UNIFORM, PATTERN_ZIPF };
+
+#define ZIPF_EXPONENT   0.99
+/* A prime above any number of pages: each rank has a page, all over memory */
+#define ZIPF_SPREAD     2654435761ULL
+
+/* zipf[i]: how much of 2^64 falls to the ranks up to i; constant once made */
+static uint64_t *zipf;
+static size_t nr_zipf;
+
+/* Before there is a writer */
+static bool zipf_make(size_t count)
+{
+    double sum = 0, so_far = 0;
+
+    zipf = calloc(count, sizeof(*zipf));
+    if (!zipf) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        sum += pow(i + 1, -ZIPF_EXPONENT);
+    }
+    for (size_t i = 0; i + 1 < count; i++) {
+        so_far += pow(i + 1, -ZIPF_EXPONENT);
+        zipf[i] = so_far / sum * 0x1p64;
+    }
+    zipf[count - 1] = UINT64_MAX;
+    nr_zipf = count;
+    return true;
+}
+
+static size_t zipf_next(uint64_t *seed)
+{
+    uint64_t want = random_next(seed);
+    size_t low = 0, high = nr_zipf - 1;
+
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+
+        if (zipf[middle] < want) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low * ZIPF_SPREAD % nr_zipf;
+}
+
+static void reader_operation(Writer *w, unsigned long pattern, uint64_t *seed)
+{
+    size_t count = nr_pages - nr_ws, n;
+
+    switch (pattern) {
+    case PATTERN_ZIPF:
+        n = zipf_next(seed);
+        break;
+    case PATTERN_UNIFORM:
+        n = random_next(seed) % count;
+        break;
+    default:
+        n = atomic_fetch_add(&next_static, 1) % count;
+    }
+    page_verify(nr_ws + n);
+    atomic_fetch_add(&w->ops, 1);
+}
+
+/* Writers */
 
 static void writer_operation(Writer *w, size_t n)
 {
@@ -274,11 +350,14 @@ static void writer_operation(Writer *w, size_t n)
     atomic_fetch_add(&w->ops, 1);
 }
 
-static bool writer_rests(Writer *w)
+static bool writer_rests(Writer *w, unsigned long pattern)
 {
     unsigned long rounds = atomic_load(&conf.rounds);
 
-    return !atomic_load(&conf.load) ||
+    if (pattern) {
+        return !atomic_load(&conf.load) || !nr_zipf;
+    }
+    return !atomic_load(&conf.load) || !w->count ||
            (rounds && atomic_load(&w->ops) >= rounds * w->count);
 }
 
@@ -291,8 +370,9 @@ static void *writer_run(void *opaque)
 
     for (;;) {
         unsigned long rate = atomic_load(&conf.rate);
+        unsigned long pattern = atomic_load(&conf.pattern);
 
-        if (writer_rests(w)) {
+        if (writer_rests(w, pattern)) {
             sleep_until(now + NAP_NS);
             due = now = now_ns();
             continue;
@@ -313,9 +393,13 @@ static void *writer_run(void *opaque)
                 due = now;
             }
         }
-        writer_operation(w, w->first + (atomic_load(&conf.random)
-                                        ? random_next(&seed) % w->count
-                                        : next++ % w->count));
+        if (pattern) {
+            reader_operation(w, pattern, &seed);
+        } else if (atomic_load(&conf.random)) {
+            writer_operation(w, w->first + random_next(&seed) % w->count);
+        } else {
+            writer_operation(w, w->first + next++ % w->count);
+        }
         uint64_t end = now_ns();
         raise_to(&w->stall, end - now);
         now = end;
@@ -342,13 +426,17 @@ static void writers_unlock(void)
 
 static void writers_start(void)
 {
+    /* Only who is to read at some time pays for the table. */
+    if (conf.pattern && nr_pages > nr_ws && !zipf_make(nr_pages - nr_ws)) {
+        say("error no memory to read by Zipf's law");
+    }
     for (unsigned long i = 0; i < conf.threads; i++) {
         Writer *w = &writers[i];
 
         w->first = nr_ws * i / conf.threads;
         w->count = nr_ws * (i + 1) / conf.threads - w->first;
         pthread_mutex_init(&w->lock, NULL);
-        if (w->count &&
+        if ((w->count || nr_zipf) &&
             pthread_create(&w->thread, NULL, writer_run, w)) {
             say("error no thread for a writer");
         }
@@ -530,7 +618,7 @@ static bool set_parameter(const char *name, unsigned long value, bool running)
         { "disk", &conf.disk, NULL },
         { "rate", NULL, &conf.rate }, { "rounds", NULL, &conf.rounds },
         { "write", NULL, &conf.write }, { "random", NULL, &conf.random },
-        { "read", NULL, &conf.read },
+        { "read", NULL, &conf.read }, { "pattern", NULL, &conf.pattern },
     };
 
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
@@ -594,7 +682,7 @@ static void list_disks(char *text, size_t room)
 static void wait_rest(void)
 {
     for (unsigned long i = 0; i < conf.threads; i++) {
-        while (!writer_rests(&writers[i])) {
+        while (!writer_rests(&writers[i], atomic_load(&conf.pattern))) {
             sleep_until(now_ns() + NAP_NS);
         }
     }

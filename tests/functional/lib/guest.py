@@ -50,6 +50,10 @@ class Verdict(NamedTuple):
     total: int
 
 
+# What a guest that only reads can read by, for Load.pattern
+PATTERNS = {'sequential': 1, 'uniform': 2, 'zipf': 3}
+
+
 @dataclass(frozen=True)
 class Load:
     """What the guest is asked to do; see tests/functional/guest/init.c"""
@@ -62,6 +66,7 @@ class Load:
     write: int = 0
     random: int = 0
     read: int = 0
+    pattern: int = 0
     text: int = 0
     disk: int = 0
     beat: int = 20

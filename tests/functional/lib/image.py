@@ -123,7 +123,7 @@ def _build_initrd(where: Path) -> None:
     compiler = os.environ.get('CC', 'gcc')
     try:
         subprocess.run([*compiler.split(), *CFLAGS, '-o', str(where / 'init'),
-                        str(INIT_SOURCE)], check=True)
+                        str(INIT_SOURCE), '-lm'], check=True)
     except FileNotFoundError as exc:
         raise ImageError(f'{compiler} is not installed: it compiles the '
                          "guest's init") from exc
