@@ -95,8 +95,10 @@ def check_job(site: Site, postcopy: bool, delta: bool) -> None:
     check(number(job, 'Memory total') >= scenario.MEMORY,
           f'less memory than the guest has: {job}')
     check_equal(number(job, 'Memory remaining'), 0, 'memory that remains')
-    check(0 <= number(job, 'Total downtime') <= number(job, 'Time elapsed'),
-          f'downtime: {job}')
+    # A switch to post-copy can take less than 1 ms, which virsh leaves out
+    if not postcopy or 'Total downtime' in job:
+        check(0 <= number(job, 'Total downtime')
+              <= number(job, 'Time elapsed'), f'downtime: {job}')
     if not postcopy:
         check_equal(number(job, 'Postcopy requests'), 0, 'page requests')
     check_equal('Compression cache' in job, delta, 'delta was used')
