@@ -70,6 +70,10 @@ static int on_precopy_event(NotifierWithReturn *n, void *data, Error **errp)
             /* auto-converge reads the log in the middle of a pass */
             break;
         }
+        if (redirect_holds()) {
+            /* The relay has not finished its part of the pass */
+            break;
+        }
         strategy_run_pass_end();
         if (migrate_get_current()->state == MIGRATION_STATUS_ACTIVE) {
             split_pass_end();
@@ -284,8 +288,9 @@ int strategy_do_route_page(RAMBlock *block, ram_addr_t offset)
 
 bool strategy_sync_due(bool fits)
 {
-    redirect_safe_point(fits);
-    return strategy_run_sync_due(fits);
+    bool may_sync = redirect_safe_point();
+
+    return strategy_run_sync_due(fits, may_sync);
 }
 
 bool strategy_step(bool fits)

@@ -208,7 +208,7 @@ static void run_ping(StrategyRun *run, MigrationState *s)
     }
 }
 
-bool strategy_run_sync_due(bool fits)
+bool strategy_run_sync_due(bool fits, bool may_sync)
 {
     MigrationState *s = migrate_get_current();
     StrategyRun *run = current_run;
@@ -233,7 +233,15 @@ bool strategy_run_sync_due(bool fits)
         return false;
     }
     run_ping(run, s);
+    if (redirect_waits()) {
+        /* A rate of nothing says nothing about the link */
+        run->window_start = s->iteration_start_time;
+    }
     run_meter(run, s);
+    if (!may_sync) {
+        run->mid_pass = true;
+        return false;
+    }
     if (run->want_switch && !run->passes) {
         /* Nothing was sent, so there is nothing that could fit */
         run->mid_pass = true;

@@ -55,8 +55,9 @@ const StrategyConfig *strategy_run_config(void);
  * Migration thread, at the start of each turn of its loop.
  *
  * @fits: whether the estimate of the rest fits the downtime limit
+ * @may_sync: false while a redirect has no use for it
  */
-bool strategy_run_sync_due(bool fits);
+bool strategy_run_sync_due(bool fits, bool may_sync);
 
 /*
  * strategy_run_step: may the migration complete in this turn?

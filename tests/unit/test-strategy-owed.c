@@ -224,7 +224,9 @@ static void test_health(void)
         RedirectPolicy p;
         RedirectRelayHealth health;
 
+        p.own_rate = 0;
         redirect_policy_init(&p, RAM, cases[i].rtt, epoch);
+        redirect_policy_own(&p, cases[i].own);
         for (unsigned j = 0; j < ARRAY_SIZE(cases[i].step); j++) {
             int64_t ms = epoch + cases[i].step[j].ms;
             int64_t what = cases[i].step[j].what;
@@ -235,8 +237,7 @@ static void test_health(void)
                 redirect_policy_progress(&p, what, ms);
             }
         }
-        health = redirect_policy_health(&p, cases[i].own,
-                                        epoch + cases[i].ms);
+        health = redirect_policy_health(&p, epoch + cases[i].ms);
         if (health != cases[i].health) {
             g_test_message("%s: %s", cases[i].name,
                            redirect_health_name(health));
@@ -245,29 +246,70 @@ static void test_health(void)
     }
 }
 
+/*
+ * An idle source, whose help is used up, finds a relay slow by what it could
+ * send itself
+ */
+static void test_idle_source(void)
+{
+    RedirectPolicy p = { };
+
+    redirect_policy_own(&p, 25000);
+    /* Also after another redirect, which leaves it nothing to send */
+    redirect_policy_init(&p, RAM, 0, 0);
+    redirect_policy_relay(&p, REDIRECT_RELAY_CONNECTED, 0);
+    redirect_policy_progress(&p, 10000, 400);
+    redirect_policy_took(&p, REDIRECT_HEALTH_GOOD, HELP);
+    g_assert_cmpint(redirect_policy_health(&p, 400), ==,
+                    REDIRECT_HEALTH_GOOD);
+    for (int64_t ms = 500; ms <= 5000; ms += 900) {
+        redirect_policy_progress(&p, 1, ms);
+    }
+    g_assert_cmpint(redirect_policy_health(&p, 5000), ==,
+                    REDIRECT_HEALTH_SLOW);
+    /* Seconds' worth: each time costs a look at the dirty log */
+    g_assert_cmpuint(redirect_policy_take(&p, REDIRECT_HEALTH_SLOW), ==,
+                     50000);
+}
+
+/* The source's rate follows what it sends, but one window is not all */
+static void test_own_rate(void)
+{
+    RedirectPolicy p = { };
+
+    redirect_policy_own(&p, 1000);
+    redirect_policy_own(&p, 0);
+    g_assert_cmpfloat(p.own_rate, ==, 750);
+    for (unsigned i = 0; i < 20; i++) {
+        redirect_policy_own(&p, 100);
+    }
+    g_assert_cmpfloat(p.own_rate, <, 110);
+}
+
 /* How much is taken over in all when the source asks again and again */
 static void test_budget(void)
 {
     static const struct {
         RedirectRelayHealth health;
+        uint64_t once;
         uint64_t all;
     } cases[] = {
-        { REDIRECT_HEALTH_WAITING, HELP },
-        { REDIRECT_HEALTH_GOOD, HELP },
-        { REDIRECT_HEALTH_SLOW, RAM },
-        { REDIRECT_HEALTH_STALLED, RAM },
-        { REDIRECT_HEALTH_GONE, RAM },
+        { REDIRECT_HEALTH_WAITING, 1000, HELP },
+        { REDIRECT_HEALTH_GOOD, 1000, HELP },
+        { REDIRECT_HEALTH_SLOW, 40000, RAM },
+        { REDIRECT_HEALTH_STALLED, RAM, RAM },
+        { REDIRECT_HEALTH_GONE, RAM, RAM },
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        RedirectPolicy p = { .own_rate = 20000 };
         uint64_t sum = 0, n;
-        RedirectPolicy p;
 
         redirect_policy_init(&p, RAM, 0, 0);
+        g_assert_cmpuint(MIN(redirect_policy_take(&p, cases[i].health), RAM),
+                         ==, cases[i].once);
         do {
-            n = MIN(redirect_policy_take(&p, cases[i].health, 20000),
-                    RAM - sum);
-            g_assert_cmpuint(n, <=, 1000);
+            n = MIN(redirect_policy_take(&p, cases[i].health), RAM - sum);
             redirect_policy_took(&p, cases[i].health, n);
             sum += n;
         } while (n);
@@ -278,17 +320,13 @@ static void test_budget(void)
 /* What was taken from a bad relay does not use up the help for a good one */
 static void test_budget_apart(void)
 {
-    RedirectPolicy p;
+    RedirectPolicy p = { };
 
     redirect_policy_init(&p, RAM, 0, 0);
     redirect_policy_took(&p, REDIRECT_HEALTH_SLOW, RAM / 2);
-    g_assert_cmpuint(redirect_policy_take(&p, REDIRECT_HEALTH_GOOD, 0), ==,
-                     256);
+    g_assert_cmpuint(redirect_policy_take(&p, REDIRECT_HEALTH_GOOD), ==, 256);
     redirect_policy_took(&p, REDIRECT_HEALTH_GOOD, HELP - 10);
-    g_assert_cmpuint(redirect_policy_take(&p, REDIRECT_HEALTH_GOOD, 0), ==,
-                     10);
-    g_assert_cmpuint(redirect_policy_take(&p, REDIRECT_HEALTH_GONE, 1e12), ==,
-                     8192);
+    g_assert_cmpuint(redirect_policy_take(&p, REDIRECT_HEALTH_GOOD), ==, 10);
 }
 
 int main(int argc, char **argv)
@@ -299,6 +337,8 @@ int main(int argc, char **argv)
     g_test_add_func("/strategy/owed/take", test_take);
     g_test_add_func("/strategy/owed/encode", test_encode);
     g_test_add_func("/strategy/owed/health", test_health);
+    g_test_add_func("/strategy/owed/idle-source", test_idle_source);
+    g_test_add_func("/strategy/owed/own-rate", test_own_rate);
     g_test_add_func("/strategy/owed/budget", test_budget);
     g_test_add_func("/strategy/owed/budget-apart", test_budget_apart);
     return g_test_run();

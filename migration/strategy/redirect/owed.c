@@ -159,6 +159,7 @@ void redirect_policy_init(RedirectPolicy *p, uint64_t ram_pages,
                           int64_t rtt_ms, int64_t now_ms)
 {
     *p = (RedirectPolicy) {
+        .own_rate = p->own_rate,
         .ram_pages = ram_pages,
         .rtt_ms = rtt_ms,
         .last_progress_ms = now_ms,
@@ -196,8 +197,14 @@ void redirect_policy_progress(RedirectPolicy *p, uint64_t pages,
     }
 }
 
+void redirect_policy_own(RedirectPolicy *p, double rate)
+{
+    /* Smoothed over some windows, each of which may have zero pages only */
+    p->own_rate = p->own_rate ? (p->own_rate * 3 + rate) / 4 : rate;
+}
+
 RedirectRelayHealth redirect_policy_health(const RedirectPolicy *p,
-                                           double own_rate, int64_t now_ms)
+                                           int64_t now_ms)
 {
     int64_t silent = now_ms - p->last_progress_ms;
 
@@ -211,21 +218,27 @@ RedirectRelayHealth redirect_policy_health(const RedirectPolicy *p,
     if (silent >= REDIRECT_STALL_MS + 8 * p->rtt_ms) {
         return REDIRECT_HEALTH_STALLED;
     }
-    return p->rate && p->rate < own_rate / 2 ? REDIRECT_HEALTH_SLOW
-                                             : REDIRECT_HEALTH_GOOD;
+    return p->rate && p->rate < p->own_rate / 2 ? REDIRECT_HEALTH_SLOW
+                                                : REDIRECT_HEALTH_GOOD;
 }
 
 uint64_t redirect_policy_take(const RedirectPolicy *p,
-                              RedirectRelayHealth health, double own_rate)
+                              RedirectRelayHealth health)
 {
     /* What goes out in a twentieth of a second, between 1 and 32 MiB */
-    uint64_t chunk = MIN(MAX(own_rate / 20, 256), 8192);
+    uint64_t chunk = MIN(MAX(p->own_rate / 20, 256), 8192);
     uint64_t help = p->ram_pages / REDIRECT_HELP_FRACTION;
 
-    if (health == REDIRECT_HEALTH_WAITING || health == REDIRECT_HEALTH_GOOD) {
+    switch (health) {
+    case REDIRECT_HEALTH_WAITING:
+    case REDIRECT_HEALTH_GOOD:
         return MIN(chunk, help - MIN(help, p->taken));
+    case REDIRECT_HEALTH_SLOW:
+        return MAX(p->own_rate * REDIRECT_SLOW_CHUNK_MS / 1000, chunk);
+    default:
+        /* Nobody else will send them */
+        return UINT64_MAX;
     }
-    return chunk;
 }
 
 void redirect_policy_took(RedirectPolicy *p, RedirectRelayHealth health,

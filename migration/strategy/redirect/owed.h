@@ -91,6 +91,7 @@ typedef struct RedirectPolicy {
     int64_t window_start_ms;
     uint64_t window_pages;
     double rate;                /* of the relay, pages a second; 0: unknown */
+    double own_rate;            /* of the source when busy; 0: unknown */
     bool connected;
     bool gone;
     uint64_t taken;             /* pages so far, while the relay was good */
@@ -105,7 +106,15 @@ typedef struct RedirectPolicy {
 /* Windows in which the rate is measured */
 #define REDIRECT_WINDOW_MS          400
 
-/* redirect_policy_init: the order went out at @now_ms */
+/* What is taken over at once from a slow relay: this long's worth */
+#define REDIRECT_SLOW_CHUNK_MS      2000
+
+/*
+ * redirect_policy_init: the order went out at @now_ms
+ *
+ * The source's own rate is kept: to this link or another, it says what the
+ * source can send.
+ */
 void redirect_policy_init(RedirectPolicy *p, uint64_t ram_pages,
                           int64_t rtt_ms, int64_t now_ms);
 
@@ -117,11 +126,15 @@ void redirect_policy_progress(RedirectPolicy *p, uint64_t pages,
                               int64_t now_ms);
 
 /*
- * redirect_policy_health:
- * @own_rate: what the source has sent of late, pages a second; 0: unknown
+ * redirect_policy_own: the source sent @rate pages a second in a window
+ *
+ * Only windows in which it always had something to send: an idle source would
+ * find any relay good.
  */
+void redirect_policy_own(RedirectPolicy *p, double rate);
+
 RedirectRelayHealth redirect_policy_health(const RedirectPolicy *p,
-                                           double own_rate, int64_t now_ms);
+                                           int64_t now_ms);
 
 /*
  * redirect_policy_take: how many pages to take over now
@@ -132,7 +145,7 @@ RedirectRelayHealth redirect_policy_health(const RedirectPolicy *p,
  * @health: of redirect_policy_health()
  */
 uint64_t redirect_policy_take(const RedirectPolicy *p,
-                              RedirectRelayHealth health, double own_rate);
+                              RedirectRelayHealth health);
 void redirect_policy_took(RedirectPolicy *p, RedirectRelayHealth health,
                           uint64_t pages);
 

@@ -40,6 +40,10 @@
 #define BITMAPS_A_PART (STRATEGY_MSG_MAX_COUNT / 2)
 /* How often a wait looks whether the migration is still alive */
 #define WAIT_SLICE_MS 100
+/* Pages that are taken over with the lock held */
+#define TAKE_SLICE 4096
+/* How often the dirty log is read while the relay sends and A does not */
+#define WAIT_SYNC_MS 1000
 
 /* A stream to the new destination that holds the set-up, and nothing else */
 typedef struct Probe {
@@ -65,6 +69,10 @@ static struct {
         uint64_t first;
     } order;
     bool idle;
+    bool waits;                 /* there was nothing of its own to send */
+    int64_t sync_ms;            /* of the last look at the dirty log */
+    int64_t window_start;       /* of the migration's rate window, ms */
+    bool window_idle;           /* there was nothing to send within it */
 
     /* Constant from the first redirect on */
     RedirectBlocks blocks;
@@ -135,7 +143,8 @@ void redirect_begin(const MigrationAddress *addr, bool redirectable)
     if (addr->transport == MIGRATION_ADDRESS_TYPE_SOCKET) {
         redirect.addr = QAPI_CLONE(SocketAddress, &addr->u.socket);
     }
-    redirect.idle = false;
+    redirect.idle = redirect.waits = false;
+    redirect.policy.own_rate = 0;
     redirect.has_relay = false;
     redirect.redirects = 0;
     redirect.taken_over = 0;
@@ -177,18 +186,17 @@ static void give_up(Error *err)
 
 void redirect_end(void)
 {
-    RedirectPhase phase;
-
     if (!redirect.running) {
         return;
     }
     redirect.running = false;
-    redirect.idle = false;
+    redirect.idle = redirect.waits = false;
     WITH_QEMU_LOCK_GUARD(&redirect.lock) {
         redirect.bytes_at_end = migration_transferred_bytes();
         redirect.pages_at_end = ram_get_total_transferred_pages();
     }
-    if (redirect_request_pending(&phase)) {
+    /* One that only connects must not find the next migration */
+    if (redirect_request_exists()) {
         Error *err = NULL;
 
         error_setg(&err, "The migration ended before it could be redirected");
@@ -368,6 +376,19 @@ static void take_back(unsigned block, uint64_t page, void *opaque)
     ram_save_again(g_ptr_array_index(redirect.rams, block), page);
 }
 
+static uint64_t take_some(RedirectOwed *owed, uint64_t max)
+{
+    uint64_t n = 0, some;
+
+    do {
+        /* In slices: others wait for the lock meanwhile */
+        some = redirect_owed_take(owed, MIN(max - n, TAKE_SLICE), take_back,
+                                  NULL);
+        n += some;
+    } while (some && n < max);
+    return n;
+}
+
 /*
  * What is owed: all that is clean here.  What an earlier relay still owes is
  * not at the old destination, so that the source sends it.
@@ -377,7 +398,7 @@ static void owe(void)
     RedirectOwed *old = redirect.owed;
 
     if (old) {
-        redirect_owed_take(old, UINT64_MAX, take_back, NULL);
+        take_some(old, UINT64_MAX);
     }
     WITH_QEMU_LOCK_GUARD(&redirect.lock) {
         redirect.deaf = true;
@@ -595,49 +616,79 @@ static void request_step(MigrationState *s)
     }
 }
 
-/* Take over from a relay that is not good enough, or when there is time */
-static void take_over(MigrationState *s, bool fits)
+/*
+ * What the source can send: the rate of windows in which it always had
+ * something to.  In pages that have data: zero pages cost next to nothing.
+ */
+static void own_rate_note(MigrationState *s)
 {
-    /* In pages that have data: zero pages cost next to nothing */
-    double own_rate = MAX(s->mbps, 0) * 125000 / PAGELINK_PAGE_SIZE;
-    bool bad, spare = fits || !ram_bytes_remaining();
+    if (redirect.window_start != s->iteration_start_time) {
+        if (redirect.window_start && !redirect.window_idle) {
+            QEMU_LOCK_GUARD(&redirect.lock);
+            redirect_policy_own(&redirect.policy, MAX(s->mbps, 0) * 125000 /
+                                                  PAGELINK_PAGE_SIZE);
+        }
+        redirect.window_start = s->iteration_start_time;
+        redirect.window_idle = false;
+    }
+    redirect.window_idle |= !ram_bytes_remaining();
+}
+
+/*
+ * Take over from a relay that is not good enough, or when there is time.
+ * Returns whether something was.
+ */
+static bool take_over(void)
+{
+    bool bad;
     uint64_t n;
 
     if (!redirect.owed || !redirect_owed_left(redirect.owed)) {
-        return;
+        return false;
     }
     WITH_QEMU_LOCK_GUARD(&redirect.lock) {
         redirect_policy_progress(&redirect.policy, 0, now_ms());
-        redirect.health = redirect_policy_health(&redirect.policy, own_rate,
-                                                 now_ms());
-        n = redirect_policy_take(&redirect.policy, redirect.health, own_rate);
+        redirect.health = redirect_policy_health(&redirect.policy, now_ms());
+        n = redirect_policy_take(&redirect.policy, redirect.health);
         bad = redirect.health == REDIRECT_HEALTH_STALLED ||
               redirect.health == REDIRECT_HEALTH_GONE;
     }
-    if (!n || !(bad || spare)) {
-        return;
+    if (!n || !(bad || !ram_bytes_remaining())) {
+        return false;
     }
-    n = redirect_owed_take(redirect.owed, n, take_back, NULL);
+    n = take_some(redirect.owed, n);
     WITH_QEMU_LOCK_GUARD(&redirect.lock) {
         redirect_policy_took(&redirect.policy, redirect.health, n);
         redirect.taken_over += n;
-        trace_redirect_take_over(n,
-                                          redirect_health_name(redirect.health),
-                                          redirect_owed_left(redirect.owed));
+        trace_redirect_take_over(n, redirect_health_name(redirect.health),
+                                 redirect_owed_left(redirect.owed));
     }
+    return n;
 }
 
-void redirect_safe_point(bool fits)
+bool redirect_safe_point(void)
 {
     MigrationState *s = migrate_get_current();
+    bool took;
 
+    redirect.idle = redirect.waits = false;
     if (!redirect.running || s->state != MIGRATION_STATUS_ACTIVE) {
-        redirect.idle = false;
-        return;
+        return true;
     }
     request_step(s);
-    take_over(s, fits);
-    redirect.idle = redirect_holds() && !ram_bytes_remaining();
+    own_rate_note(s);
+    took = take_over();
+    if (!redirect_holds()) {
+        return true;
+    }
+    redirect.waits = took || !ram_bytes_remaining();
+    redirect.idle = !ram_bytes_remaining();
+    return !took && now_ms() - redirect.sync_ms >= WAIT_SYNC_MS;
+}
+
+bool redirect_waits(void)
+{
+    return redirect.waits;
 }
 
 bool redirect_holds(void)
@@ -656,6 +707,9 @@ bool redirect_idle(void)
 
 void redirect_synced(void)
 {
+    if (migration_thread_is_self()) {
+        redirect.sync_ms = now_ms();
+    }
     QEMU_LOCK_GUARD(&redirect.lock);
     if (!redirect.running || !redirect.owed || redirect.deaf) {
         return;

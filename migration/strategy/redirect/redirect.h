@@ -36,9 +36,17 @@ void redirect_end(void);
  *
  * Migration thread, at the start of each turn, in pre-copy.
  *
- * @fits: the rest, as it is estimated, fits the downtime limit
+ * Returns: may the dirty log be read?  Not in a turn that took pages over, and
+ *          while redirect_holds() only once in a while, as nothing can end.
  */
-void redirect_safe_point(bool fits);
+bool redirect_safe_point(void);
+
+/*
+ * redirect_waits: has the source nothing but what it took over?
+ *
+ * Migration thread.  A pass is not over then: the relay is still at it.
+ */
+bool redirect_waits(void);
 
 /*
  * redirect_holds: may the guest not yet leave?
