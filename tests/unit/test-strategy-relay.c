@@ -873,25 +873,39 @@ static void test_half_put(void)
     peer_free(&p);
 }
 
-/* More connections than are allowed: the others still work */
+static int add_silent(Bench *b)
+{
+    QIOChannelSocket *sioc;
+    int fds[2];
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), ==, 0);
+    sioc = qio_channel_socket_new_fd(fds[0], &error_abort);
+    redirect_sink_add_channel(b->sink, sioc);
+    object_unref(OBJECT(sioc));
+    return fds[1];
+}
+
+/*
+ * More connections than are allowed: who has said HELLO stays, the oldest of
+ * the others makes room, so that the relay always comes in
+ */
 static void test_too_many(void)
 {
-    Peer p = peer_new();
-    int fds[REDIRECT_SINK_MAX_CONNECTIONS][2];
+    Peer p = peer_new(), late = { .b = p.b };
+    int fds[REDIRECT_SINK_MAX_CONNECTIONS];
     char c;
 
-    for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
-        QIOChannelSocket *sioc;
-
-        g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fds[i]), ==, 0);
-        sioc = qio_channel_socket_new_fd(fds[i][0], &error_abort);
-        redirect_sink_add_channel(p.b->sink, sioc);
-        object_unref(OBJECT(sioc));
-    }
-    g_assert_cmpint(read(fds[ARRAY_SIZE(fds) - 1][1], &c, 1), ==, 0);
     peer_join(&p);
     for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
-        close(fds[i][1]);
+        fds[i] = add_silent(p.b);
+    }
+    g_assert_cmpint(read(fds[0], &c, 1), ==, 0);
+    late.fd = add_silent(p.b);
+    peer_join(&late);
+    peer_block(&p);
+    close(late.fd);
+    for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
+        close(fds[i]);
     }
     peer_free(&p);
 }

@@ -10,6 +10,7 @@
 #define MIGRATION_STRATEGY_REDIRECT_SINK_INT_H
 
 #include "qemu/event_notifier.h"
+#include "qemu/queue.h"
 #include "qemu/thread.h"
 #include "../../memserver/codec.h"
 #include "sink.h"
@@ -40,6 +41,7 @@ struct RedirectSink {
     QemuCond idle;              /* connections has become 0 */
     /* Under the lock */
     unsigned connections;       /* threads that may use the sink */
+    QTAILQ_HEAD(, SinkConn) conns;  /* theirs, oldest first */
     unsigned joined;            /* connections that said HELLO */
     bool stopping;
     bool ended;                 /* SESSION_END came */
@@ -52,7 +54,9 @@ typedef struct SinkConn {
     RedirectSink *sink;
     QIOChannelSocket *sioc;
     QIOChannel *ioc;            /* the socket, or TLS over it */
-    bool joined;
+    QTAILQ_ENTRY(SinkConn) next;    /* under the sink's lock */
+    int64_t hello_end_ms;       /* it must have joined by then */
+    bool joined;                /* written under the sink's lock */
     bool fatal;                 /* fault is to be sent, then nothing more */
     PageLinkFault fault;
     uint64_t fault_id;
@@ -61,7 +65,7 @@ typedef struct SinkConn {
     PageLinkHeader head;
     uint8_t table[PAGELINK_MAX_TABLE + 1];
     PageLinkEntry entries[PAGELINK_MAX_BATCH];
-    uint8_t *pages;             /* SINK_READ_PAGES of them */
+    uint8_t *pages;             /* SINK_READ_PAGES; NULL until joined */
     uint8_t *next_page;         /* in pages */
 
     /* Taken but not yet reported */

@@ -60,6 +60,10 @@ static bool conn_wait(SinkConn *c, int events, int timeout_ms)
 {
     int64_t end = timeout_ms < 0 ? INT64_MAX : now_ms() + timeout_ms;
 
+    if (!c->joined) {
+        /* In all, not for each byte */
+        end = MIN(end, c->hello_end_ms);
+    }
     for (;;) {
         int64_t left = end - now_ms();
         int report = report_timeout(c);
@@ -303,7 +307,10 @@ static bool conn_read_message(SinkConn *c)
     return sink_read(c, c->table, pagelink_table_length(&c->head), timeout);
 }
 
-/* What became of it is told; wait a little until the peer has read that */
+/*
+ * What became of it is told; wait a little until the peer has read that.  A
+ * peer without the key is not waited for: it could keep any number of threads.
+ */
 static void conn_say_goodbye(SinkConn *c)
 {
     uint8_t buf[sizeof(PageLinkHeader) + sizeof(PageLinkError) +
@@ -322,7 +329,7 @@ static void conn_say_goodbye(SinkConn *c)
     }
     qio_channel_shutdown(QIO_CHANNEL(c->sioc), QIO_CHANNEL_SHUTDOWN_WRITE,
                          NULL);
-    while (now_ms() < end) {
+    while (c->pages && now_ms() < end) {
         GPollFD fd = { .fd = c->sioc->fd, .events = G_IO_IN };
         ssize_t n = recv(fd.fd, c->pages, SINK_READ_PAGES * PAGELINK_PAGE_SIZE,
                          MSG_DONTWAIT);
@@ -349,6 +356,8 @@ static void conn_serve(SinkConn *c)
     if (!conn_handshake(c) || !conn_read_message(c) || !sink_hello(c)) {
         return;
     }
+    c->pages = qemu_memalign(PAGELINK_PAGE_SIZE,
+                             SINK_READ_PAGES * PAGELINK_PAGE_SIZE);
     while (conn_read_message(c) && sink_request(c)) {
         /* Next */
     }
@@ -373,6 +382,7 @@ static void *conn_main(void *opaque)
         }
         trace_redirect_sink_leave(c->fatal ? c->fault.text : "closed",
                                   c->ack.stored, c->ack.zero, c->ack.stale);
+        QTAILQ_REMOVE(&sink->conns, c, next);
         if (!--sink->connections) {
             qemu_cond_broadcast(&sink->idle);
         }
@@ -393,20 +403,37 @@ static void conn_start(RedirectSink *sink, QIOChannelSocket *sioc)
     c->sioc = sioc;
     c->ioc = QIO_CHANNEL(sioc);
     object_ref(OBJECT(c->ioc));
-    c->pages = qemu_memalign(PAGELINK_PAGE_SIZE,
-                             SINK_READ_PAGES * PAGELINK_PAGE_SIZE);
+    c->hello_end_ms = now_ms() + REDIRECT_SINK_HELLO_MS;
     qio_channel_set_blocking(c->ioc, false, NULL);
     qio_channel_set_delay(c->ioc, false);
     sink->connections++;
+    QTAILQ_INSERT_TAIL(&sink->conns, c, next);
     qemu_thread_create(&thread, "redirect-sink", conn_main, c,
                        QEMU_THREAD_DETACHED);
+}
+
+/* Those that have not said HELLO shall not keep out the relay */
+static void conns_make_room(RedirectSink *sink)
+{
+    SinkConn *c;
+
+    QTAILQ_FOREACH(c, &sink->conns, next) {
+        if (!c->joined) {
+            qio_channel_shutdown(QIO_CHANNEL(c->sioc),
+                                 QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
+            return;
+        }
+    }
 }
 
 void redirect_sink_add_channel(RedirectSink *sink, QIOChannelSocket *sioc)
 {
     QEMU_LOCK_GUARD(&sink->lock);
+    if (sink->connections >= REDIRECT_SINK_MAX_CONNECTIONS) {
+        conns_make_room(sink);
+    }
     if (!sink->stopping &&
-        sink->connections < REDIRECT_SINK_MAX_CONNECTIONS) {
+        sink->connections < 2 * REDIRECT_SINK_MAX_CONNECTIONS) {
         object_ref(OBJECT(sioc));
         conn_start(sink, sioc);
     }
@@ -479,6 +506,7 @@ RedirectSink *redirect_sink_new(const RedirectSinkOptions *o, Error **errp)
     object_class_by_name(TYPE_QIO_CHANNEL_TLS);
     qemu_mutex_init(&sink->lock);
     qemu_cond_init(&sink->idle);
+    QTAILQ_INIT(&sink->conns);
     sink->session = o->session;
     sink->blocks = *o->blocks;
     sink->blocks.block = g_memdup2(o->blocks->block, o->blocks->n *
