@@ -120,7 +120,12 @@ bool redirect_incoming_ended(void)
 
 bool redirect_incoming_again(void)
 {
-    return incoming.again && !redirect_relay_running();
+    /* As in the first one: until something has come in */
+    MigrationStatus status = migration_incoming_get_current()->state;
+
+    return incoming.again && !redirect_relay_running() &&
+           (status == MIGRATION_STATUS_NONE ||
+            status == MIGRATION_STATUS_SETUP);
 }
 
 RamStrategyRedirectInfo *redirect_incoming_query(void)

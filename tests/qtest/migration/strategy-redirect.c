@@ -240,6 +240,36 @@ static void test_old_again(void)
     redirect_finish(&r);
 }
 
+/* When that one has failed, a third is refused, as a second ever was */
+static void test_old_fails(void)
+{
+    static const RedirectTest t = { .percent = 50 };
+    g_autoptr(QDict) err = NULL;
+    RedirectGuests r;
+
+    if (!start(&r, &t, 2)) {
+        return;
+    }
+    redirect_order(&r, 1);
+    redirect_wait_relayed(r.host[0], NULL);
+    migrate_cancel(r.g.from);
+    strategy_wait_cancelled(r.g.from);
+
+    strategy_listen(&r.g, r.host[0]);
+    redirect_to(&r, 0);
+    strategy_migrate(&r.g);
+    strategy_wait_status(r.host[0], "active");
+    migrate_cancel(r.g.from);
+    strategy_wait_cancelled(r.g.from);
+    strategy_wait_status(r.host[0], "failed");
+    err = qtest_qmp_assert_failure_ref(
+        r.host[0], "{ 'execute': 'migrate-incoming',"
+        "  'arguments': { 'uri': 'tcp:127.0.0.1:0' } }");
+    g_assert_cmpstr(qdict_get_str(err, "desc"), ==,
+                    "The incoming migration has already been started");
+    redirect_quit(&r);
+}
+
 void strategy_add_redirect(void)
 {
     for (size_t i = 0; i < ARRAY_SIZE(tests); i++) {
@@ -251,4 +281,5 @@ void strategy_add_redirect(void)
     qtest_add_func("/migration/strategy/redirect/twice", test_twice);
     qtest_add_func("/migration/strategy/redirect/back", test_back);
     qtest_add_func("/migration/strategy/redirect/old-again", test_old_again);
+    qtest_add_func("/migration/strategy/redirect/old-fails", test_old_fails);
 }
