@@ -6,6 +6,8 @@
 #include "qemu/osdep.h"
 #include "block/aio.h"
 #include "block/aio-wait.h"
+#include "exec/memory.h"
+#include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"
@@ -16,11 +18,13 @@
 #include "qemu/coroutine.h"
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
+#include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "qobject/qdict.h"
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/qemu-file.h"
+#include "migration/ram.h"
 #include "migration/yank_functions.h"
 #include "../run.h"
 #include "channel.h"
@@ -74,6 +78,12 @@ RedirectRequest *redirect_request_pending(RedirectPhase *phase)
     }
     *phase = current->phase;
     return &current->public;
+}
+
+bool redirect_request_exists(void)
+{
+    QEMU_LOCK_GUARD(&lock);
+    return current;
 }
 
 bool redirect_request_advance(RedirectPhase phase)
@@ -145,6 +155,23 @@ static bool check_status(MigrationStatus status, Error **errp)
     }
 }
 
+/*
+ * What is not plugged is never dirty, and would be taken for sent; to read it
+ * would allocate it, here or at a destination.
+ */
+static bool ram_has_holes(void)
+{
+    RAMBlock *rb;
+
+    RCU_READ_LOCK_GUARD();
+    RAMBLOCK_FOREACH_NOT_IGNORED(rb) {
+        if (rb->mr && memory_region_has_ram_discard_manager(rb->mr)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool check_clashes(MigrationState *s, Error **errp)
 {
     MigrationInfo info = {};
@@ -164,6 +191,8 @@ static bool check_clashes(MigrationState *s, Error **errp)
         clash = "RDMA";
     } else if (migrate_postcopy_preempt() && s->preempt_pre_7_2) {
         clash = "the preempt channel of machine types before 7.2";
+    } else if (ram_has_holes()) {
+        clash = "memory that is plugged in parts (virtio-mem)";
     } else if (qemu_target_page_size() != PAGELINK_PAGE_SIZE) {
         clash = "a target whose pages have not 4 KiB";
     }
@@ -261,7 +290,9 @@ static bool coroutine_fn request_connect(Request *r, Error **errp)
         return false;
     }
     request_wait(r, true, REDIRECT_REACH_MS);
-    if (r->connected) {
+    if (request_phase(r) == REDIRECT_PHASE_ENDED) {
+        error_propagate(errp, error_copy(r->err));
+    } else if (r->connected) {
         r->public.ioc = redirect_connect_take(c, &r->public.rtt_ms, errp);
     } else {
         error_setg(errp, "it did not answer for %d s",

@@ -54,6 +54,9 @@ void redirect_request_init(void);
  */
 RedirectRequest *redirect_request_pending(RedirectPhase *phase);
 
+/* redirect_request_exists: is there one, in whatever phase?  Any thread */
+bool redirect_request_exists(void);
+
 /*
  * redirect_request_advance: go on to @phase
  *

@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include <sys/un.h>
 #include "libqtest.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
@@ -170,6 +171,80 @@ static void test_other_guest(void)
     finish_at_first(&r);
 }
 
+/* What is not plugged is clean, but is not at the old destination */
+static void test_virtio_mem(void)
+{
+    static const char *const args = "-machine q35 -m 64M,maxmem=256M -nic none"
+        " -object memory-backend-ram,id=m0,size=64M"
+        " -device virtio-mem-pci,memdev=m0,bus=pcie.0";
+    g_autofree char *to_args = g_strdup_printf("%s -incoming defer", args);
+    g_autofree char *uri = NULL;
+    RedirectGuests r = { };
+
+    if (!qtest_has_device("virtio-mem-pci")) {
+        g_test_skip("there is no virtio-mem");
+        return;
+    }
+    r.g.from = qtest_init(args);
+    r.g.to = qtest_init(to_args);
+    strategy_listen(&r.g, r.g.to);
+    strategy_set(r.g.from, redirectable.strategy);
+    migrate_set_parameter_int(r.g.from, "max-bandwidth", 4096);
+    uri = migrate_get_connect_uri(r.g.to);
+    migrate_qmp(r.g.from, r.g.to, uri, NULL, "{}");
+    strategy_wait_status(r.g.from, "active");
+    redirect_refused(&r, "tcp:127.0.0.1:1", "virtio-mem");
+    qtest_quit(r.g.from);
+    qtest_quit(r.g.to);
+}
+
+/* A unix socket that nobody can connect to, nor is refused: it is full */
+static int full_socket(const char *path, int *client)
+{
+    struct sockaddr_un un = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    g_strlcpy(un.sun_path, path, sizeof(un.sun_path));
+    g_assert_cmpint(bind(fd, (struct sockaddr *)&un, sizeof(un)), ==, 0);
+    g_assert_cmpint(listen(fd, 0), ==, 0);
+    *client = socket(AF_UNIX, SOCK_STREAM, 0);
+    g_assert_cmpint(connect(*client, (struct sockaddr *)&un, sizeof(un)), ==,
+                    0);
+    return fd;
+}
+
+/* A redirect that still connects does not outlive its migration */
+static void test_dropped(void)
+{
+    StrategySetup setup = redirectable;
+    g_autofree char *path = NULL, *uri = NULL, *text = NULL;
+    RedirectGuests r;
+    int fd, client;
+
+    setup.hide_stderr = true;
+    if (!redirect_start(&r, &setup, 2, NULL)) {
+        return;
+    }
+    path = g_build_filename(migration_get_env()->tmpfs, "full", NULL);
+    fd = full_socket(path, &client);
+    strategy_migrate(&r.g);
+    strategy_wait_status(r.g.from, "active");
+    text = qtest_hmp(r.g.from, "migrate_redirect unix:%s", path);
+    uri = migrate_get_connect_uri(r.host[1]);
+    redirect_refused(&r, uri, "Another redirect is under way");
+    migrate_cancel(r.g.from);
+    strategy_wait_cancelled(r.g.from);
+    redirect_wait_error(r.g.from);
+    redirect_to(&r, 1);
+    strategy_migrate(&r.g);
+    strategy_wait_status(r.g.from, "active");
+    redirect_refused(&r, "tcp:127.0.0.1:1", "Cannot connect");
+    close(client);
+    close(fd);
+    unlink(path);
+    redirect_quit(&r);
+}
+
 /* HMP knows the command, and reports where the user can see it */
 static void test_hmp(void)
 {
@@ -207,6 +282,8 @@ void strategy_add_redirect_refusals(void)
         { "addresses", test_addresses },
         { "dirty-bitmaps", test_dirty_bitmaps },
         { "other-guest", test_other_guest },
+        { "virtio-mem", test_virtio_mem },
+        { "dropped", test_dropped },
         { "hmp", test_hmp },
     };
 
