@@ -25,8 +25,10 @@
 #include "migration/options.h"
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
+#include "migration/savevm.h"
 #include "migration/yank_functions.h"
 #include "../run.h"
+#include "../section.h"
 #include "channel.h"
 #include "request.h"
 
@@ -199,6 +201,14 @@ static bool check_clashes(MigrationState *s, Error **errp)
     if (clash) {
         error_setg(errp, "A migration with %s cannot be redirected; cancel it "
                    "and start another one", clash);
+        return false;
+    }
+    clash = qemu_savevm_other_iterable(STRATEGY_SECTION);
+    if (clash) {
+        /* The old destination has a part of it, which no relay can send */
+        error_setg(errp, "A migration with '%s', which is sent in parts, "
+                   "cannot be redirected; cancel it and start another one",
+                   clash);
         return false;
     }
     return true;
