@@ -225,6 +225,13 @@ bool redirect_request_may(const SocketAddress *addr, Error **errp)
         return false;
     }
     QEMU_LOCK_GUARD(&redirect.lock);
+    if (redirect.addr && redirect.addr->type == SOCKET_ADDRESS_TYPE_FD) {
+        /* libvirt would wait for B, and then let the guest run on at A */
+        error_setg(errp, "The channel of this migration was opened by somebody "
+                   "else (fd:), who would look for the guest where that leads; "
+                   "start the migration with a tcp: or unix: URI");
+        return false;
+    }
     if (same_address(addr, redirect.addr)) {
         error_setg(errp, "The migration goes there already");
         return false;

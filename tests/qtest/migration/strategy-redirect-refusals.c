@@ -5,6 +5,7 @@
  */
 #include "qemu/osdep.h"
 #include <sys/un.h>
+#include "qemu/sockets.h"
 #include "libqtest.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
@@ -198,6 +199,27 @@ static void test_virtio_mem(void)
     qtest_quit(r.g.to);
 }
 
+/* Who has opened the channel, as libvirt does, would not know of it */
+static void test_fd(void)
+{
+    RedirectGuests r = { };
+    int pair[2];
+
+    r.g.from = qtest_init("-machine q35 -m 64M -nic none");
+    g_assert_cmpint(qemu_socketpair(PF_LOCAL, SOCK_STREAM, 0, pair), ==, 0);
+    qtest_qmp_fds_assert_success(r.g.from, &pair[1], 1,
+                                 "{ 'execute': 'getfd',"
+                                 "  'arguments': { 'fdname': 'fd-mig' } }");
+    close(pair[1]);
+    strategy_set(r.g.from, redirectable.strategy);
+    migrate_set_parameter_int(r.g.from, "max-bandwidth", 4096);
+    migrate_qmp(r.g.from, NULL, "fd:fd-mig", NULL, "{}");
+    strategy_wait_status(r.g.from, "active");
+    redirect_refused(&r, "tcp:127.0.0.1:1", "fd:");
+    close(pair[0]);
+    qtest_quit(r.g.from);
+}
+
 /* A unix socket that nobody can connect to, nor is refused: it is full */
 static int full_socket(const char *path, int *client)
 {
@@ -283,6 +305,7 @@ void strategy_add_redirect_refusals(void)
         { "dirty-bitmaps", test_dirty_bitmaps },
         { "other-guest", test_other_guest },
         { "virtio-mem", test_virtio_mem },
+        { "fd", test_fd },
         { "dropped", test_dropped },
         { "hmp", test_hmp },
     };
