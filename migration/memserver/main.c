@@ -40,7 +40,7 @@ enum {
     OPT_MAX_SESSIONS,
     OPT_STALL_TIMEOUT,
     OPT_SESSION_CONNECTIONS,
-    OPT_REMOTE_STATUS,
+    OPT_LOCAL_STATUS,
     OPT_OBJECT,
     OPT_TLS_CREDS,
     OPT_TLS_AUTHZ,
@@ -104,7 +104,7 @@ static void usage(const char *name)
 "      --max-sessions=N      (default: 1024)\n"
 "      --stall-timeout=SEC   drop a peer that stops in the middle of a message\n"
 "                            or does not read its answers (default: 60)\n"
-"      --remote-status       tell the status not only over unix sockets\n"
+"      --local-status        tell the status over unix sockets only\n"
 "      --daemonize           run in the background, after listening\n"
 "      --pid-file=PATH       write the process id there\n"
 "\n"
@@ -204,7 +204,7 @@ static const struct option long_options[] = {
     { "stall-timeout", required_argument, NULL, OPT_STALL_TIMEOUT },
     { "session-connections", required_argument, NULL,
       OPT_SESSION_CONNECTIONS },
-    { "remote-status", no_argument, NULL, OPT_REMOTE_STATUS },
+    { "local-status", no_argument, NULL, OPT_LOCAL_STATUS },
     { "object", required_argument, NULL, OPT_OBJECT },
     { "tls-creds", required_argument, NULL, OPT_TLS_CREDS },
     { "tls-authz", required_argument, NULL, OPT_TLS_AUTHZ },
@@ -301,8 +301,8 @@ static bool parse_option(Options *o, int opt, const char *name, Error **errp)
     case OPT_SESSION_CONNECTIONS:
         return set_u32(name, optarg, 1, 1000000, &s->session_connections,
                        errp);
-    case OPT_REMOTE_STATUS:
-        s->remote_status = true;
+    case OPT_LOCAL_STATUS:
+        s->local_status = true;
         return true;
     case OPT_OBJECT:
         user_creatable_process_cmdline(optarg);

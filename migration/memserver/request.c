@@ -46,7 +46,7 @@ static bool hello_admit(MsConn *conn, const PageLinkHello *hello,
                               PAGELINK_FEATURES_MEMSERVER);
     }
     if (hello->role == PAGELINK_ROLE_STATUS) {
-        return server->options.remote_status || conn->is_unix ||
+        return !server->options.local_status || conn->is_unix ||
                pagelink_fault(fault, PAGELINK_ERR_ROLE, PAGELINK_NO_INDEX,
                               "this memory host tells its status only to "
                               "clients of its unix sockets");

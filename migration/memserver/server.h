@@ -29,7 +29,7 @@ typedef struct MsServerOptions {
     int64_t idle_report_ms;
     int64_t stall_ms;           /* a connection in mid-message */
     int64_t hello_ms;           /* for TLS, then again for HELLO */
-    bool remote_status;         /* the status not only over unix sockets */
+    bool local_status;          /* the status over unix sockets only */
     QCryptoTLSCreds *tls_creds; /* or NULL */
     const char *tls_authz;      /* or NULL */
 } MsServerOptions;

@@ -386,7 +386,7 @@ def test_help(_):
     text = run('--help')
     for option in ('--listen', '--max-memory', '--session-quota',
                    '--session-expiry', '--threads', '--object', '--tls-creds',
-                   '--session-connections', '--remote-status',
+                   '--session-connections', '--local-status',
                    '--tls-authz', '--daemonize', '--pid-file', '--status',
                    '--selftest'):
         assert option in text, option
@@ -1093,7 +1093,7 @@ def test_service_stop(folder):
 
 def test_status(folder):
     """The table and the JSON"""
-    with Server(folder, '--max-memory', '64M', '--remote-status') as server:
+    with Server(folder, '--max-memory', '64M') as server:
         session = uuid.uuid4()
         with server.create(session) as peer:
             peer.put({i: os.urandom(PAGE) for i in range(50)})
@@ -1118,7 +1118,7 @@ def test_status(folder):
             sums, records = peer.status(True)
             assert sums['sessions'] == 1 and len(records) == 1
             assert peer.refused(10, peer.get, [1]).fatal
-    with Server(folder) as server:
+    with Server(folder, '--local-status') as server:
         assert 'unix sockets' in run('--status', server.tcp, code=1)
         server.status()
         # Of its own session, everybody may know
