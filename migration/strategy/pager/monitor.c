@@ -62,12 +62,12 @@ RemoteMemoryInfo *qmp_query_remote_memory(Error **errp)
     PagerInfo info;
     unsigned i;
 
+    r = g_new0(RemoteMemoryInfo, 1);
+    r->state = REMOTE_MEMORY_STATE_NONE;
     if (!pager_engine()) {
-        error_setg(errp, "The memory of this VM is not split");
-        return NULL;
+        return r;
     }
     pager_engine_query(pager_engine(), &info);
-    r = g_new0(RemoteMemoryInfo, 1);
     r->state = info.gathering ? REMOTE_MEMORY_STATE_GATHERING :
                                 REMOTE_MEMORY_STATE_ATTACHED;
     r->main_memory = pager_setup()->main_memory;
@@ -142,6 +142,9 @@ static void hmp_info_remote_memory(Monitor *mon, const QDict *qdict)
     monitor_printf(mon, "remote memory: %s%s\n",
                    RemoteMemoryState_str(r->state),
                    r->full ? ", memory hosts are full" : "");
+    if (r->state == REMOTE_MEMORY_STATE_NONE) {
+        return;
+    }
     print_size(mon, "main-memory", r->main_memory);
     print_size(mon, "unmanaged", r->unmanaged);
     print_size(mon, "resident", r->resident);

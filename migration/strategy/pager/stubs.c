@@ -58,8 +58,10 @@ void pager_init(void)
 
 RemoteMemoryInfo *qmp_query_remote_memory(Error **errp)
 {
-    error_setg(errp, "The memory of this VM is not split");
-    return NULL;
+    RemoteMemoryInfo *r = g_new0(RemoteMemoryInfo, 1);
+
+    r->state = REMOTE_MEMORY_STATE_NONE;
+    return r;
 }
 
 void qmp_remote_memory_gather(Error **errp)
