@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Count what a run of 'meson test' did, from its testlog.json.
 
-Prints each skip with its reason and each failure with its name, then one
-line "N passed, N failed[, N skipped]"; exit status 1 if anything failed or
-nothing ran.  A test program that dies, times out or prints fewer results
+Prints each skip with its reason and each failure with its name and the last
+that was said before it, then one line "N passed, N failed[, N skipped]"; exit
+status 1 if anything failed or nothing ran.  A test program that dies, times out or prints fewer results
 than it planned is a failure of its own.
 """
 
+import collections
 import json
 import re
 import sys
@@ -17,15 +18,21 @@ RESULT = re.compile(r'^(not )?ok\b\s*\d*\s*(?:- )?(.*?)'
 EMPTY = re.compile(r'^1\.\.0\s*(?:#\s*skip\S*\s*(.*))?$', re.I)
 
 
+# Lines that are printed with a failure
+WORDS = 12
+
+
 class Count:
     def __init__(self):
         self.passed = 0
+        self.words = collections.deque(maxlen=WORDS)
         self.failed = []
         self.skipped = []
 
     def line(self, test, line):
         found = RESULT.match(line)
         if not found:
+            self.words.append(line)
             empty = EMPTY.match(line)
             if empty:
                 self.skipped.append((test, empty.group(1)
@@ -36,9 +43,10 @@ class Count:
         if directive and directive.lower() == 'skip':
             self.skipped.append((what, reason or 'no reason given'))
         elif bad and not directive:
-            self.failed.append((what, ''))
+            self.failed.append((what, '', list(self.words)))
         else:
             self.passed += 1
+        self.words.clear()
 
     def test(self, entry):
         before = len(self.failed)
@@ -46,9 +54,12 @@ class Count:
             self.line(entry['name'], line.rstrip())
         fine = entry['result'] in ('OK', 'SKIP', 'EXPECTEDFAIL')
         if not fine and len(self.failed) == before:
+            self.words.extend(entry.get('stderr', '').splitlines())
             self.failed.append((entry['name'],
                                 f"{entry['result'].lower()}, exit status "
-                                f"{entry.get('returncode')}"))
+                                f"{entry.get('returncode')}",
+                                list(self.words)))
+        self.words.clear()
 
 
 def main():
@@ -58,8 +69,10 @@ def main():
             count.test(json.loads(line))
     for name, reason in count.skipped:
         print(f'skipped: {name}: {reason}')
-    for name, reason in count.failed:
+    for name, reason, words in count.failed:
         print(f'FAILED: {name}' + (f' ({reason})' if reason else ''))
+        for line in words:
+            print(f'    {line}')
     tail = f', {len(count.skipped)} skipped' if count.skipped else ''
     print(f'{count.passed} passed, {len(count.failed)} failed{tail}')
     sys.exit(1 if count.failed or not count.passed else 0)

@@ -123,6 +123,8 @@ def _group() -> Iterator[Path]:
     path = MEMORY / f'bench-split-{os.getpid()}'
     path.mkdir()
     try:
+        # Whatever the machine has for itself
+        (path / 'memory.swappiness').write_text('60', encoding='ascii')
         yield path
     finally:
         _remove(path)

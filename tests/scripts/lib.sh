@@ -15,8 +15,8 @@ git config --global user.email test@example.org
 git config --global safe.directory '*'
 TAP_N=0 TAP_BAD=0
 
-# ok NAME COMMAND...: one sub-test; what the command printed goes along if it
-# failed.
+# ok NAME COMMAND...: one sub-test; what the command printed goes before it if
+# it failed, where scripts/lib/summary.py looks for it.
 ok() {
     local name=$1
     shift
@@ -24,10 +24,10 @@ ok() {
     if "$@" >"$WORK/tap.log" 2>&1; then
         echo "ok $TAP_N - $name"
     else
-        echo "not ok $TAP_N - $name"
         TAP_BAD=1
         sed 's/^/# /' "$WORK/tap.log"
         [ ! -s "$WORK/err" ] || sed 's/^/# stderr: /' "$WORK/err"
+        echo "not ok $TAP_N - $name"
     fi
 }
 

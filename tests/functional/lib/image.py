@@ -8,6 +8,7 @@ date and needs no network when the kernel is there.
 """
 
 import fcntl
+import hashlib
 import lzma
 import os
 from pathlib import Path
@@ -134,11 +135,32 @@ def _build_initrd(where: Path) -> None:
         members[f'modules/{path.name}'] = path.read_bytes()
     (where / 'initramfs.new').write_bytes(archive(members))
     (where / 'initramfs.new').rename(where / 'initramfs.cpio')
+    made_from(where).write_text(_sources(where), encoding='ascii')
 
 
-def _is_newer(path: Path, *sources: Path) -> bool:
-    return path.exists() and all(
-        path.stat().st_mtime > source.stat().st_mtime for source in sources)
+def _sources(where: Path) -> str:
+    """
+    What initramfs.cpio is made from, as a digest
+
+    Times would not do: those of a copy may be in whole seconds.
+    """
+    digest = hashlib.sha256()
+    for path in (INIT_SOURCE, Path(__file__), where / 'version'):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _is_up_to_date(where: Path) -> bool:
+    try:
+        return ((where / 'initramfs.cpio').exists() and
+                made_from(where).read_text('ascii') == _sources(where))
+    except OSError:
+        return False
+
+
+def made_from(where: Path = paths.GUEST) -> Path:
+    """The file that says what the initramfs was made from"""
+    return where / 'made-from'
 
 
 def ensure(where: Path = paths.GUEST) -> Image:
@@ -149,7 +171,6 @@ def ensure(where: Path = paths.GUEST) -> Image:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not image.kernel.exists():
             _fetch_kernel(where)
-        if not _is_newer(image.initrd, INIT_SOURCE, image.kernel,
-                         Path(__file__)):
+        if not _is_up_to_date(where):
             _build_initrd(where)
     return image

@@ -156,7 +156,9 @@ def _add_tests(tree: Tree) -> None:
     for part in PARTS:
         tree.add_folder(paths.REPO / part, REPO / part)
     made = image.ensure()
-    for path in (made.kernel, made.initrd):
+    where = made.kernel.parent
+    for path in (made.kernel, made.initrd, where / 'version',
+                 image.made_from(where)):
         tree.add(path, BUILD / 'guest' / path.name)
     python = paths.qemu_source() / 'python' / 'qemu'
     for package in ('machine', 'qmp', 'utils'):
