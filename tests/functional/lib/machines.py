@@ -15,10 +15,12 @@ from .tap import note
 from .vm import HERE, PORTABLE_CPU, Host, VM
 
 
-# Speaks up when the kernel dies, and does without what takes time under TCG
+# Speaks up when the kernel dies, and does without what takes time under TCG.
+# On a busy machine the timer interrupts that the kernel checks its wiring by
+# come too late, and it would panic at once.
 KERNEL_ARGS = ('console=ttyS0 quiet loglevel=1 panic=0 mitigations=off '
                'nokaslr tsc=reliable cryptomgr.notests audit=0 '
-               'transparent_hugepage=never')
+               'transparent_hugepage=never no_timer_check')
 
 
 def boot_args(made: image.Image, load: Load) -> Tuple[str, ...]:

@@ -21,7 +21,7 @@ MEMORY_MIB = 2560
 CPUS = 2
 RESULTS_MIB = 64
 KERNEL_ARGS = ('console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off '
-               'nokaslr tsc=reliable cryptomgr.notests audit=0 '
+               'nokaslr no_timer_check tsc=reliable cryptomgr.notests audit=0 '
                'nmi_watchdog=0 rcupdate.rcu_cpu_stall_suppress=1')
 
 
