@@ -544,6 +544,11 @@ void *pager_evictor_main(void *opaque)
     qemu_mutex_lock(&e->lock);
     while (!e->quit) {
         refresh_links(e);
+        if (!pressure(e) && e->starved) {
+            /* Not this thread made room, but a removal, say */
+            e->starved = false;
+            event_notifier_set(&e->kick);
+        }
         if (!pressure(e) && !e->drops->len) {
             e->evicting = false;
             qemu_cond_wait(&e->evict, &e->lock);
