@@ -85,13 +85,17 @@ static void arrived(PagerEngine *e, uint64_t page, uint8_t state,
 /*
  * Fill a page that is nowhere, or find out whether one that should be there
  * is.  State FILLING; @old: what it was before.
+ *
+ * Here and below: what fails wakes nobody by itself.  A thread may have begun
+ * to wait when a gather unregistered the region, after those were woken who
+ * waited already.
  */
 static bool fill(PagerEngine *e, const PagerWaiter *w, uint8_t old)
 {
     void *host = pager_address(e, w->page);
     int ret = pager_uffd_zero(e->uffd, host);
 
-    if (ret == -EEXIST) {
+    if (ret && ret != -EAGAIN) {
         pager_uffd_wake(e->uffd, host, PAGELINK_PAGE_SIZE);
     }
     QEMU_LOCK_GUARD(&e->lock);
@@ -167,9 +171,12 @@ int pager_unstage(PagerEngine *e, uint64_t page, bool write)
 /* The first write to a clean page.  State DIRTY. */
 static bool unprotect(PagerEngine *e, const PagerWaiter *w)
 {
-    int ret = pager_uffd_protect(e->uffd, pager_address(e, w->page),
-                                 PAGELINK_PAGE_SIZE, false);
+    void *host = pager_address(e, w->page);
+    int ret = pager_uffd_protect(e->uffd, host, PAGELINK_PAGE_SIZE, false);
 
+    if (ret && ret != -EAGAIN) {
+        pager_uffd_wake(e->uffd, host, PAGELINK_PAGE_SIZE);
+    }
     QEMU_LOCK_GUARD(&e->lock);
     if (ret == -EAGAIN) {
         return false;
