@@ -39,37 +39,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     return 0;
 }
 
-/* Take in what the server says; true when it has closed */
-static bool drain(int fd, bool wait)
-{
-    uint8_t buf[65536];
-    ssize_t n;
-
-    do {
-        n = recv(fd, buf, sizeof(buf), wait ? 0 : MSG_DONTWAIT);
-    } while (n > 0);
-    return n == 0 || (n < 0 && errno != EAGAIN);
-}
-
-static bool send_all(int fd, const uint8_t *data, size_t size, size_t step)
-{
-    while (size) {
-        ssize_t n = send(fd, data, MIN(size, step),
-                         MSG_DONTWAIT | MSG_NOSIGNAL);
-
-        if (n > 0) {
-            data += n;
-            size -= n;
-        } else if (errno != EAGAIN) {
-            return false;
-        }
-        if (drain(fd, false)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static void send_opening(int fd, unsigned choices)
 {
     uint8_t buf[sizeof(PageLinkHeader) + sizeof(PageLinkHello)];
@@ -82,12 +51,12 @@ static void send_opening(int fd, unsigned choices)
 
     pagelink_encode_header(buf, PAGELINK_HELLO, 0, sizeof(hello), 0, 1);
     pagelink_encode_hello(buf + sizeof(PageLinkHeader), &hello);
-    send_all(fd, buf, sizeof(buf), sizeof(buf));
+    fuzz_send_all(fd, buf, sizeof(buf), sizeof(buf));
     if (choices & 4) {
         length = pagelink_encode_block(buf + sizeof(PageLinkHeader), 0, 1024,
                                        "ram");
         pagelink_encode_header(buf, PAGELINK_BLOCK, 0, length, 0, 2);
-        send_all(fd, buf, sizeof(PageLinkHeader) + length, sizeof(buf));
+        fuzz_send_all(fd, buf, sizeof(PageLinkHeader) + length, sizeof(buf));
     }
 }
 
@@ -107,10 +76,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (data[0] & 1) {
         send_opening(fds[1], data[0]);
     }
-    send_all(fds[1], data + 1, size - 1, data[0] & 8 ? 1 : SIZE_MAX / 2);
-    shutdown(fds[1], SHUT_WR);
-    drain(fds[1], true);
-    close(fds[1]);
+    fuzz_send_input(fds[1], data + 1, size - 1, data[0] & 8);
     /* Fails an assertion if a frame or a charge is left over */
     ms_server_free(server);
     return 0;

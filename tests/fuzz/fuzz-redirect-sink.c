@@ -56,37 +56,6 @@ static void on_report(const void *buf, size_t len, void *opaque)
     }
 }
 
-/* Take in what the sink says; true when it has closed */
-static bool drain(int fd, bool wait)
-{
-    uint8_t buf[65536];
-    ssize_t n;
-
-    do {
-        n = recv(fd, buf, sizeof(buf), wait ? 0 : MSG_DONTWAIT);
-    } while (n > 0);
-    return n == 0 || (n < 0 && errno != EAGAIN);
-}
-
-static bool send_all(int fd, const uint8_t *data, size_t size, size_t step)
-{
-    while (size) {
-        ssize_t n = send(fd, data, MIN(size, step),
-                         MSG_DONTWAIT | MSG_NOSIGNAL);
-
-        if (n > 0) {
-            data += n;
-            size -= n;
-        } else if (errno != EAGAIN) {
-            return false;
-        }
-        if (drain(fd, false)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static void send_opening(int fd, const RedirectSession *session,
                          unsigned choices)
 {
@@ -100,14 +69,14 @@ static void send_opening(int fd, const RedirectSession *session,
     memcpy(hello.key, session->key, sizeof(hello.key));
     pagelink_encode_header(buf, PAGELINK_HELLO, 0, sizeof(hello), 0, 1);
     pagelink_encode_hello(buf + sizeof(PageLinkHeader), &hello);
-    send_all(fd, buf, sizeof(buf), sizeof(buf));
+    fuzz_send_all(fd, buf, sizeof(buf), sizeof(buf));
     for (unsigned i = 0; i < 2 && choices & 2; i++) {
         uint32_t length = pagelink_encode_block(buf + sizeof(PageLinkHeader),
                                                 i, block_table[i].pages,
                                                 block_table[i].name);
 
         pagelink_encode_header(buf, PAGELINK_BLOCK, 0, length, 0, 2);
-        send_all(fd, buf, sizeof(PageLinkHeader) + length, sizeof(buf));
+        fuzz_send_all(fd, buf, sizeof(PageLinkHeader) + length, sizeof(buf));
     }
 }
 
@@ -157,10 +126,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (data[0] & 1) {
         send_opening(fds[1], &session, data[0]);
     }
-    send_all(fds[1], data + 1, size - 1, data[0] & 4 ? 1 : SIZE_MAX / 2);
-    shutdown(fds[1], SHUT_WR);
-    drain(fds[1], true);
-    close(fds[1]);
+    fuzz_send_input(fds[1], data + 1, size - 1, data[0] & 4);
     redirect_sink_free(sink);
     redirect_merge_counts(o.merge, &counts);
     assert(counts.relay == qatomic_read(&reported));
