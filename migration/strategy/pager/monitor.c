@@ -131,14 +131,9 @@ static void print_host(Monitor *mon, const RemoteMemoryHostInfo *h)
 
 static void hmp_info_remote_memory(Monitor *mon, const QDict *qdict)
 {
-    g_autoptr(RemoteMemoryInfo) r = NULL;
+    g_autoptr(RemoteMemoryInfo) r = qmp_query_remote_memory(&error_abort);
     RemoteMemoryHostInfoList *l;
-    Error *err = NULL;
 
-    r = qmp_query_remote_memory(&err);
-    if (hmp_handle_error(mon, err)) {
-        return;
-    }
     monitor_printf(mon, "remote memory: %s%s\n",
                    RemoteMemoryState_str(r->state),
                    r->full ? ", memory hosts are full" : "");

@@ -694,6 +694,25 @@ static void test_refused_ram(void)
     }
 }
 
+/* A VM whose memory is not split: asked for it, it says so */
+static void test_none(void)
+{
+    QTestState *who = qtest_init("-machine none");
+    g_autoptr(QDict) info = qtest_qmp_assert_success_ref(
+        who, "{ 'execute': 'query-remote-memory' }");
+    g_autoptr(QDict) error = qtest_qmp_assert_failure_ref(
+        who, "{ 'execute': 'remote-memory-gather' }");
+    g_autofree char *hmp = qtest_hmp(who, "info remote_memory");
+
+    g_assert_cmpstr(qdict_get_str(info, "state"), ==, "none");
+    g_assert_cmpint(qdict_get_int(info, "main-memory"), ==, 0);
+    g_assert_cmpint(qdict_get_int(info, "resident"), ==, 0);
+    g_assert(qlist_empty(qdict_get_qlist(info, "hosts")));
+    g_assert(strstr(qdict_get_str(error, "desc"), "not split"));
+    g_assert_cmpstr(hmp, ==, "remote memory: none\r\n");
+    qtest_quit(who);
+}
+
 static const SplitTest tests[] = {
     { .name = "one", .hosts = 1, .main_mib = 64 },
     { .name = "three", .hosts = 3, .main_mib = 64 },
@@ -721,6 +740,7 @@ void strategy_add_split(void)
         }
         qtest_add_data_func(path, (void *)i, test_cancel);
     }
+    qtest_add_func("/migration/strategy/split/none", test_none);
     qtest_add_func("/migration/strategy/split/cancel/again",
                    test_cancel_again);
     qtest_add_func("/migration/strategy/split/host/killed", test_host_killed);
