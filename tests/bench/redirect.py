@@ -268,9 +268,10 @@ def make(options: argparse.Namespace) -> Suite:
             'ideal: when A sends what it has not sent, and B what it has, at '
             'once, and the links do nothing else.  left A: as its network '
             'card counts.  dirtied: since the migration began.'],
-        plots=[Curve('time_ms', 'share', f'Redirect, {topology.name}',
-                     'seconds until it ran on C', 1e-3, topology.name, WAYS,
-                     'ideal_ms') for topology in TOPOLOGIES],
+        plots=[Curve('time_ms', f'Redirect, {topology.name}',
+                     'seconds until it ran on C', 1e-3, topology.name,
+                     x='share', groups=WAYS, ideal='ideal_ms')
+               for topology in TOPOLOGIES],
         about={'ours': used.version(),
                'options': {key: value for key, value in vars(options).items()
                            if isinstance(value, (int, str))}})

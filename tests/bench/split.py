@@ -343,9 +343,9 @@ PLOTS = [
     Bars('resumed_ms', 'Migration of an idle guest', 's', 1e-3, 'idle'),
     Bars('resumed_ms', 'Migration of a loaded guest', 's', 1e-3, 'loaded'),
     Bars('lost_ms', 'Time that a loaded guest lost', 's', 1e-3, 'loaded'),
-    *(Curve(name, 'percent local', f'Reads afterwards, {name}',
-            '1000 pages/s', 1e-3, 'then',
-            [way.name for way in (*SMALL, ROOM)]) for name in PATTERNS),
+    *(Curve(name, f'Reads afterwards, {name}', '1000 pages/s', 1e-3, 'then',
+            x='percent local', groups=[way.name for way in (*SMALL, ROOM)])
+      for name in PATTERNS),
 ]
 
 

@@ -99,10 +99,8 @@ def percent(key: str, head: str) -> Column:
 
 
 @dataclass(frozen=True)
-class Bars:
+class _Plot:
     """
-    A plot of medians, with a mark for each run
-
     @scale: what the figure is multiplied with to be in @unit.
     @rows: text that a row's name must contain
     """
@@ -114,42 +112,27 @@ class Bars:
 
     def spec(self) -> Dict[str, Any]:
         """For JSON, from which plots.py draws"""
-        return {'kind': 'bars', **asdict(self)}
+        return {'kind': type(self).__name__.lower(), **asdict(self)}
 
 
-@dataclass(frozen=True)
-class Lines:
+class Bars(_Plot):
+    """A plot of medians, with a mark for each run"""
+
+
+class Lines(_Plot):
     """A plot of a series against the time, one line for each run"""
-    key: str
-    title: str
-    unit: str
-    scale: float = 1.0
-    rows: str = ''
-
-    def spec(self) -> Dict[str, Any]:
-        """For JSON, from which plots.py draws"""
-        return {'kind': 'lines', **asdict(self)}
 
 
 @dataclass(frozen=True)
-class Curve:
+class Curve(_Plot):
     """
     A plot of medians over another figure, @x, with one line for each of
     @groups: text that a row's name must contain.  @ideal: a figure of the
     first group's rows that is drawn as a line of its own
     """
-    key: str
-    x: str
-    title: str
-    unit: str
-    scale: float = 1.0
-    rows: str = ''
+    x: str = ''
     groups: Sequence[str] = ('',)
     ideal: str = ''
-
-    def spec(self) -> Dict[str, Any]:
-        """For JSON, from which plots.py draws"""
-        return {'kind': 'curve', **asdict(self)}
 
 
 @dataclass
@@ -184,6 +167,16 @@ def _say(text: str, end: str = '\n') -> None:
     print(text, end=end, flush=True, file=sys.stderr)
 
 
+def _why(exc: Exception) -> str:
+    """What failed; of a command also what it said"""
+    if not isinstance(exc, subprocess.CalledProcessError):
+        return f'{type(exc).__name__}: {exc}'
+    said = exc.stderr or exc.stdout or b''
+    if isinstance(said, bytes):
+        said = said.decode('utf-8', 'replace')
+    return f'{exc} {said.strip()}'
+
+
 def _measure(row: Row, outcome: Outcome, which: str) -> Optional[Figures]:
     before = os.getloadavg()[0]
     try:
@@ -191,15 +184,8 @@ def _measure(row: Row, outcome: Outcome, which: str) -> Optional[Figures]:
     except Unavailable as exc:
         outcome.unavailable[row.name] = str(exc)
         _say(f' unavailable: {exc}')
-    except subprocess.CalledProcessError as exc:
-        said = (exc.stderr or exc.stdout or b'')
-        said = said.decode('utf-8', 'replace') if isinstance(said, bytes) \
-            else str(said)
-        outcome.failed.append(f'{row.name}, {which}: {exc} {said.strip()}')
-        _say(f' FAILED: {outcome.failed[-1]}')
     except Exception as exc:  # pylint: disable=broad-except
-        outcome.failed.append(
-            f'{row.name}, {which}: {type(exc).__name__}: {exc}')
+        outcome.failed.append(f'{row.name}, {which}: {_why(exc)}')
         _say(f' FAILED: {outcome.failed[-1]}')
     return None
 
