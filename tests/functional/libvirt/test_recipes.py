@@ -10,16 +10,18 @@ that it had, libvirt's events and figures tell so, and the guest finds all of
 its memory.  The same with Debian 12's libvirt and that of its backports.
 """
 
+import json
 from pathlib import Path
 import re
+import shlex
 import sys
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, Optional, Tuple
 import xml.etree.ElementTree as ElementTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 # pylint: disable=wrong-import-position
-from lib import libvirt, paths, scenario  # noqa: E402
+from lib import libvirt, memhost, paths, scenario  # noqa: E402
 from lib.guest import Load  # noqa: E402
 from lib.hosts import Host  # noqa: E402
 from lib.libvirt import DOMAIN, Libvirt, Site  # noqa: E402
@@ -48,9 +50,9 @@ def recipe(name: str) -> List[str]:
     return ['bash', '-e', '-u', '-c', RECIPES[name]]
 
 
-def site_of(version: Versions, load: Load) -> Site:
-    """Two hosts, and a link that the test guests are made for"""
-    return Site(version(), scenario.our_binary(), load, scenario.MEMORY)
+def site_of(version: Versions, load: Load, hosts: int) -> Site:
+    """So many hosts, and the test guest on the first of them"""
+    return Site(version(), scenario.our_binary(), load, scenario.MEMORY, hosts)
 
 
 def limit(site: Site) -> None:
@@ -83,9 +85,9 @@ def number(job: Dict[str, str], name: str) -> float:
     return float(job[name].split()[0])
 
 
-def check_job(site: Site, postcopy: bool, delta: bool) -> None:
+def check_job(site: Site, host: Host, postcopy: bool, delta: bool) -> None:
     """libvirt's figures are sane; it forgets them once they are read"""
-    job = site.job(site.hosts[0], '--completed')
+    job = site.job(host, '--completed')
     note(str(job))
     check_equal(job.get('Job type'), 'Completed', 'job type')
     check_equal(job.get('Operation'), 'Outgoing migration', 'operation')
@@ -105,12 +107,16 @@ def check_job(site: Site, postcopy: bool, delta: bool) -> None:
 
 
 def check_moved(site: Site, before: str, postcopy: bool,
-                left: str = 'shut off (migrated)',
-                delta: bool = False) -> None:
-    """It runs on the second host, unharmed and unchanged"""
-    first, second = site.hosts[:2]
-    check_equal(site.state(second), 'running (migrated)', 'at host2')
-    check_equal(site.state(first), left, 'at host1')
+                left: str = 'shut off (migrated)', delta: bool = False,
+                hosts: Optional[Tuple[Host, Host]] = None) -> None:
+    """
+    It runs on the second host, unharmed and unchanged
+
+    @hosts: where it was and where it went, if not the first two
+    """
+    first, second = hosts or site.hosts[:2]
+    check_equal(site.state(second), 'running (migrated)', second.name)
+    check_equal(site.state(first), left, first.name)
     check_equal(hardware(site.xml(second)), before, 'definition')
     site.is_on(second)
     site.guest.wait_beats(2)
@@ -120,11 +126,11 @@ def check_moved(site: Site, before: str, postcopy: bool,
               lambda: 'Stopped Migrated' in events(first))
     want = 'Resumed Post-copy' if postcopy else 'Resumed Migrated'
     site.wait(f'event "{want}"', lambda: want in events(second))
-    check_equal(events(second)[0], 'Started Migrated', 'first event at host2')
+    check_equal(events(second)[0], 'Started Migrated', 'first event there')
     check_equal('Suspended Post-copy' in events(first), postcopy,
                 f'switched to post-copy, by {events(first)}')
     if left == 'shut off (migrated)':
-        check_job(site, postcopy, delta)
+        check_job(site, first, postcopy, delta)
 
 
 def check_stayed(site: Site, strategy: Dict[str, object]) -> None:
@@ -236,6 +242,159 @@ def persistent(site: Site) -> None:
 persistent.load = scenario.IDLE             # type: ignore[attr-defined]
 
 
+def memory_host(site: Site, host: Host) -> Callable[..., str]:
+    """Have qemu-memserver run there; a function that asks it"""
+    program = str(memhost.program(site.binary))
+
+    def ask(*options: str) -> str:
+        return host.run(program, '--status', 'tcp:localhost:7001', *options,
+                        check=False)
+
+    daemon = host.daemon('memserver', program, '--listen', 'tcp:0.0.0.0:7001',
+                         '--max-memory', f'{scenario.MEMORY}M')
+    site.wait('memory host', lambda: daemon.poll() is not None
+              or 'sessions' in ask('--json'))
+    return ask
+
+
+def split(site: Site) -> None:
+    """A part of its memory is elsewhere, libvirt none the wiser; gathered"""
+    limit(site)
+    first, second, third = site.hosts
+    ask = memory_host(site, third)
+    before = hardware(site.xml(first))
+    local = scenario.MEMORY * 2 // 5
+    said = first.run('bash', '-e', '-u', '-c',
+                     RECIPES['split'].replace('=4G', f'={local}M'))
+    check_equal(said.strip(), '', 'what the recipe prints')
+    check_moved(site, before, False)
+
+    have = site.qmp(second, 'query-remote-memory')
+    note(str({name: value for name, value in have.items()
+              if name != 'hosts'}))
+    check_equal(have['state'], 'attached', 'remote memory')
+    check_equal(have['main-memory'], local << 20, 'main-memory')
+    check(have['remote'] > 0, 'no memory is elsewhere')
+    check('tcp:host3:7001: up' in second.run(*recipe('split-watch')),
+          'what the human monitor says')
+    check_equal(len(json.loads(ask('--json'))['sessions']), 1, 'sessions')
+    for _ in range(2):
+        check_equal(site.guest.verify().total, 0,
+                    f'pages found wrong: {site.guest.wrong_lines}')
+        site.guest.wait_beats(2)
+
+    for words in (('migrate', '--live', DOMAIN, 'qemu+tls://host1/system'),
+                  ('save', DOMAIN, '/run/guest1.saved')):
+        said = second.run('virsh', *words, check=False)
+        check('bring it home' in said, f'virsh {words[0]}: {said}')
+        check(site.state(second).startswith('running'), 'it runs on')
+
+    check_equal(second.run(*recipe('split-gather')).strip(), '',
+                'what the recipe prints')
+    site.wait('all memory at home', lambda: 'remote memory: none' in
+              second.run(*recipe('split-watch')))
+    check_equal(json.loads(ask('--json'))['sessions'], [], 'sessions')
+    check_equal(site.guest.verify().total, 0,
+                f'pages found wrong: {site.guest.wrong_lines}')
+
+
+split.load = scenario.LIGHT                 # type: ignore[attr-defined]
+split.hosts = 3                             # type: ignore[attr-defined]
+
+
+def onward(site: Site) -> None:
+    """From A to B, and from there to C, the recipe given again at B"""
+    # Only the first has a definition of its own of what was there
+    for first, second, left in zip(site.hosts, site.hosts[1:],
+                                   ('shut off (migrated)', 'none')):
+        first.run('virsh', 'migrate-setspeed', DOMAIN,
+                  str(scenario.BANDWIDTH))
+        before = hardware(site.xml(first))
+        check('"mode":"precopy"' in first.run(*recipe('there')),
+              f'the strategy came along to {first.name}')
+        command = RECIPES['hybrid'].replace('host2', second.name)
+        check_equal(first.run('bash', '-e', '-u', '-c', command).strip(), '',
+                    'what the recipe prints')
+        check_moved(site, before, True, left, hosts=(first, second))
+
+
+onward.load = scenario.HEAVY                # type: ignore[attr-defined]
+onward.hosts = 3                            # type: ignore[attr-defined]
+
+
+def by_hand(site: Site, host: Host) -> None:
+    """Have a QEMU that libvirt does not know wait on @host, as told there"""
+    words = shlex.split(site.hosts[0].run(*recipe('redirect-command')))
+    # The environment of libvirt's own, then the program and its options
+    words = words[words.index(str(site.binary.path)):]
+    options = [words[n:n + 2] if not words[n + 1:n + 2]
+               or not words[n + 1].startswith('-') else words[n:n + 1]
+               for n in range(1, len(words))
+               if words[n].startswith('-')]
+    kept = [option for option in options
+            if option[0] not in ('-S', '-mon')
+            and not any('masterKey0' in word or 'charmonitor' in word
+                        for word in option)]
+    host.daemon('qemu', words[0], *(word for option in kept
+                                    for word in option),
+                '-incoming', f'tcp:{host.name}:4444')
+
+
+def redirected(site: Site) -> None:
+    """From host1 to host3, half-way to host2, past libvirt"""
+    first, second, third = site.hosts
+    for host in (second, third):
+        by_hand(site, host)
+    site.qmp(first, 'migrate-set-parameters', **{'max-bandwidth': 8 << 20})
+    first.run(*recipe('redirect-start'))
+    site.wait('half of the data', lambda: site.qmp(first, 'query-migrate').get(
+        'ram', {}).get('transferred', 0) > scenario.FILL << 19)
+    check_equal(site.state(first), 'running (booted)', 'while it goes on')
+    said = first.run(*recipe('redirect-order'))
+    check_equal(json.loads(said).get('return'), {}, f'the order: {said}')
+    site.qmp(first, 'migrate-set-parameters', **{'max-bandwidth': 1 << 30})
+    site.wait('end', lambda: '"status":"completed"' in first.run(
+        *recipe('redirect-status')))
+    site.is_on(third)
+    site.guest.wait_beats(2)
+    check_equal(site.guest.verify().total, 0,
+                f'pages found wrong: {site.guest.wrong_lines}')
+    note(f'{site.state(first)}; {events(first)}; '
+         f'{first.run(*recipe("redirect-status"))}')
+    site.wait('libvirt to hear of it',
+              lambda: site.state(first).startswith('paused'))
+    for host in (second, third):
+        check_equal(site.state(host), 'none', f'at {host.name}')
+    first.run(*recipe('redirect-end'))
+    check_equal(site.state(first), 'shut off (destroyed)', 'afterwards')
+    site.guest.wait_beats(2)
+    check_equal(site.guest.verify().total, 0,
+                f'pages found wrong: {site.guest.wrong_lines}')
+
+
+redirected.load = scenario.LIGHT            # type: ignore[attr-defined]
+redirected.hosts = 3                        # type: ignore[attr-defined]
+
+
+def not_redirected(site: Site) -> None:
+    """What libvirt has started is refused, and goes where libvirt knows"""
+    first = site.hosts[0]
+    before = hardware(site.xml(first))
+    site.qmp(first, 'migrate-set-parameters', strategy={'redirectable': True})
+    first.run('virsh', 'migrate-setspeed', DOMAIN, '8')
+    process = first.begin(*recipe('plain'))
+    site.wait('migration to begin', lambda: site.qmp(
+        first, 'query-migrate').get('status') == 'active', process)
+    said = first.run(*recipe('redirect-order'))
+    check('opened by somebody else' in said, f'the order: {said}')
+    first.run('virsh', 'migrate-setspeed', DOMAIN, str(scenario.BANDWIDTH))
+    said = process.communicate()[0]
+    check_equal((said.strip(), process.returncode), ('', 0), 'virsh migrate')
+    check_moved(site, before, False)
+
+
+not_redirected.load = scenario.IDLE         # type: ignore[attr-defined]
+
 # What the document says of things that are set past libvirt: names as
 # query-migrate-parameters has them
 KEPT = {'xbzrle-cache-size': 0, 'downtime-limit': 30,
@@ -290,6 +449,10 @@ CASES = (
     ('encrypted', moves('tls', scenario.HEAVY, True), ('installed',)),
     ('delta', moves('delta', scenario.SPARSE, False), ('installed',)),
     ('the definition moves, too', persistent, ()),
+    ('split memory, and gathered', split, ('installed',)),
+    ('on to a third host', onward, ()),
+    ('redirected past libvirt', redirected, ('installed',)),
+    ('what libvirt has started is not redirected', not_redirected, ()),
     ('what is set past libvirt is kept or cleared', overwritten,
      ('installed',)),
     ('no strategy', moves('plain', scenario.IDLE, False), ()),
@@ -303,7 +466,7 @@ def add(title: str, run: Callable[[Site], None], version: Versions,
     """The test of a case with one libvirt"""
     def test() -> None:
         load: Load = run.load               # type: ignore[attr-defined]
-        with site_of(version, load) as site:
+        with site_of(version, load, getattr(run, 'hosts', 2)) as site:
             note(f'libvirt {site.version()}')
             run(site)
     tap.add(f'{title} ({version.__name__} libvirt)', test, full)
@@ -316,7 +479,8 @@ def all_run() -> None:
     check_equal(DOCUMENT.read_text('utf-8').count('code-block:: shell'),
                 len(RECIPES), 'blocks of shell commands')
     for name in RECIPES:
-        check(f"recipe('{name}')" in here or f"moves('{name}'" in here,
+        check(f"recipe('{name}')" in here or f"moves('{name}'" in here
+              or f"RECIPES['{name}']" in here,
               f'recipe {name} is not run')
 
 
