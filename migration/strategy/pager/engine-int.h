@@ -1,9 +1,10 @@
 /*
  * Remote pager: what the engine's own files share
  *
- * engine.c starts and stops it and answers queries, fault.c has the thread
- * that serves faults, fetch.c what it asks servers for, evictor.c the thread
- * that makes room, host.c the servers and the threads that connect again.
+ * engine.c starts and stops it and answers queries, place.c finds out what is
+ * where at first, fault.c has the thread that serves faults, fetch.c what it
+ * asks servers for, evictor.c the thread that makes room, host.c the servers
+ * and the threads that connect again.
  *
  * Locks: PagerEngine.lock, nothing else, and never held over a system call
  * but a signal to a thread.
@@ -192,6 +193,12 @@ bool pager_among(uint32_t tid, const GArray *tids);
 void pager_wake_evictor(PagerEngine *e);
 /* Page @page is not at its host any more, or need not be.  Lock held. */
 void pager_drop(PagerEngine *e, uint64_t page);
+
+/* place.c */
+/* Where the pages of a region are.  Nobody else is there yet. */
+void pager_place_pages(PagerEngine *e, const PagerPlace *p);
+/* What is not local holds nothing of value, but may be there */
+bool pager_discard_rest(const PagerPlace *p, Error **errp);
 
 /* fault.c */
 void *pager_fault_main(void *opaque);

@@ -4,12 +4,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include <sys/mman.h>
 #include "qapi/error.h"
-#include "qemu/bitmap.h"
 #include "qemu/units.h"
 #include "migration/pagelink.h"
-#include "../split/layout.h"
 #include "engine-int.h"
 #include "uffd.h"
 #include "../trace.h"
@@ -118,50 +115,6 @@ void pager_drop(PagerEngine *e, uint64_t page)
     qemu_cond_signal(&e->evict);
 }
 
-/* Where the pages of a region are; the lock need not be held yet */
-static void place_pages(PagerEngine *e, const PagerPlace *p)
-{
-    uint64_t i;
-
-    for (i = 0; i < p->r.pages; i++) {
-        uint8_t host = p->r.extent_host[i / SPLIT_EXTENT_PAGES];
-        uint64_t page = p->base + i;
-
-        e->host[page] = host;
-        if (test_bit(i, p->r.local)) {
-            e->state[page] = PG_DIRTY;
-            e->local++;
-            pager_policy_add(e->policy, page, PAGER_POLICY_PLACED);
-        } else if (test_bit(i, p->r.remote)) {
-            e->state[page] = PG_REMOTE | PG_STORED;
-            e->info.remote++;
-            e->hosts[host].info.stored++;
-        }
-    }
-}
-
-/* What is not local holds nothing of value, but may be there */
-static bool discard_rest(const PagerPlace *p, Error **errp)
-{
-    uint64_t from = 0, to;
-
-    while (from < p->r.pages) {
-        from = find_next_zero_bit(p->r.local, p->r.pages, from);
-        if (from >= p->r.pages) {
-            break;
-        }
-        to = find_next_bit(p->r.local, p->r.pages, from);
-        if (madvise((uint8_t *)p->r.host + from * PAGELINK_PAGE_SIZE,
-                    (to - from) * PAGELINK_PAGE_SIZE, MADV_DONTNEED)) {
-            error_setg_errno(errp, errno, "cannot discard memory of '%s'",
-                             p->r.name);
-            return false;
-        }
-        from = to;
-    }
-    return true;
-}
-
 static bool open_uffds(PagerEngine *e, Error **errp)
 {
     uint64_t features;
@@ -205,7 +158,7 @@ static bool register_regions(PagerEngine *e, Error **errp)
     for (i = 0; i < e->n_places; i++) {
         PagerPlace *p = &e->places[i];
 
-        if (!discard_rest(p, errp) ||
+        if (!pager_discard_rest(p, errp) ||
             !pager_uffd_register(e->uffd, p->r.host,
                                  p->r.pages * PAGELINK_PAGE_SIZE,
                                  UFFDIO_REGISTER_MODE_MISSING |
@@ -266,7 +219,7 @@ static void engine_init(PagerEngine *e, const PagerConfig *c)
     QSIMPLEQ_INIT(&e->spare);
     set_limit(e, c->limit);
     for (i = 0; i < e->n_places; i++) {
-        place_pages(e, &e->places[i]);
+        pager_place_pages(e, &e->places[i]);
     }
 }
 

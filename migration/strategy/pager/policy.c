@@ -73,14 +73,21 @@ void pager_policy_free(PagerPolicy *p)
 void pager_policy_add(PagerPolicy *p, uint64_t page, PagerPolicyWhy why)
 {
     bool again = why == PAGER_POLICY_MISS && p->state[page] & GHOST;
-    bool useful = why == PAGER_POLICY_SOFT || why == PAGER_POLICY_PLACED;
 
     if (p->state[page] & QUEUED) {
         return;
     }
     /* Its entry in the ghost queue, if any, is void from now on */
     p->state[page] = QUEUED;
-    queue_push(again || useful ? &p->main : &p->small, page);
+    queue_push(again || why == PAGER_POLICY_SOFT ? &p->main : &p->small, page);
+}
+
+void pager_policy_place(PagerPolicy *p, uint64_t page, uint64_t n)
+{
+    memset(p->state + page, QUEUED, n);
+    while (n--) {
+        queue_push(&p->main, page++);
+    }
 }
 
 bool pager_policy_victim(PagerPolicy *p, uint64_t *page)

@@ -32,7 +32,6 @@ typedef enum PagerPolicyWhy {
     PAGER_POLICY_MISS,          /* the guest asked, and it came from afar */
     PAGER_POLICY_SOFT,          /* the guest asked, and it was staged */
     PAGER_POLICY_GUESS,         /* nobody asked: prefetched */
-    PAGER_POLICY_PLACED,        /* was there from the start */
 } PagerPolicyWhy;
 
 /* pager_policy_new: for page numbers below @pages, at most 2^32 */
@@ -41,6 +40,12 @@ void pager_policy_free(PagerPolicy *p);
 
 /* pager_policy_add: @page became resident; does nothing if it is queued */
 void pager_policy_add(PagerPolicy *p, uint64_t page, PagerPolicyWhy why);
+
+/*
+ * pager_policy_place: @n pages from @page on are resident from the start;
+ * none of them was added before
+ */
+void pager_policy_place(PagerPolicy *p, uint64_t page, uint64_t n);
 
 /*
  * pager_policy_victim: the page to stage next
