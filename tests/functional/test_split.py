@@ -20,6 +20,7 @@ import time
 from typing import Iterator, List, Tuple, cast
 
 from lib import paths, remote, scenario
+from lib.binary import Binary
 from lib.guest import Load
 from lib.machines import Machines
 from lib.memhost import MemHost
@@ -46,6 +47,8 @@ class Case:
     mbit: int = 0               # of each link; 0: unix sockets and no links
     rate: int = 8               # MiB that the guest dirties in a second
     placement: str = 'hot'
+    move: bool = True           # with UFFDIO_MOVE, as since Linux 6.8
+    cache: str = 'writeback'
 
     @property
     def main_memory(self) -> int:
@@ -115,13 +118,21 @@ def memory_hosts(case: Case, where: List[Host]) -> Iterator[List[MemHost]]:
             host.wrapper)) for host in where]
 
 
+def the_binary(case: Case) -> Binary:
+    """Ours, if need be as it is on an older kernel"""
+    return scenario.our_binary() if case.move else replace(
+        scenario.our_binary(),
+        environment={'QEMU_MIGRATION_FAULT': 'pager-move'})
+
+
 @contextlib.contextmanager
-def migrated(case: Case) -> Iterator[Split]:
-    """The guest, at its destination"""
+def migrating(case: Case) -> Iterator[Split]:
+    """The guest, on its way to its destination"""
     disk = make_disk()
-    extra = ('-drive', f'if=virtio,format=raw,cache=writeback,file={disk}')
+    extra = ('-drive',
+             f'if=virtio,format=raw,cache={case.cache},file={disk}')
     with places(case) as where, memory_hosts(case, where[2:]) as memhosts, \
-            Machines(scenario.our_binary(), case.load(), case.memory,
+            Machines(the_binary(case), case.load(), case.memory,
                      extra=extra) as room:
         source, destination = room.start(host=where[0]), room.expect(
             host=where[1])
@@ -132,12 +143,19 @@ def migrated(case: Case) -> Iterator[Split]:
             source, destination, room.guest,
             Settings('split', strategy, transport='tcp', downtime_limit=500))
         migration.start()
-        migration.wait_end()
-        check_equal(migration.states[-1], 'completed',
-                    f'state; {source.migration()}')
-        check_equal(destination.status(), 'running', 'the destination')
         yield Split(room, source, destination, migration, memhosts)
     disk.unlink()
+
+
+@contextlib.contextmanager
+def migrated(case: Case) -> Iterator[Split]:
+    """The guest, at its destination"""
+    with migrating(case) as split:
+        split.migration.wait_end()
+        check_equal(split.migration.states[-1], 'completed',
+                    f'state; {split.source.migration()}')
+        check_equal(split.destination.status(), 'running', 'the destination')
+        yield split
 
 
 def check_report(case: Case, split: Split) -> None:
@@ -367,6 +385,23 @@ def commands() -> None:
                 room.guest.runs_in(machines['(dst)'])
         remote.wait_event(machines['(dst)'], 'gathered')
         check_equal(room.guest.verify().total, 0, 'wrong pages')
+
+
+add('without UFFDIO_MOVE, 40 % local', Case(256, 40, 2, move=False), 2)
+
+
+@tap.test('direct I/O to a disk needs UFFDIO_MOVE')
+def direct() -> None:
+    """Otherwise it is refused, and the guest stays where it is"""
+    with migrating(Case(256, 40, 1, move=False, cache='none')) as split:
+        check_equal(split.migration.wait_end(), 'failed', 'state')
+        check_equal(split.source.status(), 'running', 'the source')
+        split.guest.runs_in(split.source)
+        split.verify(1)
+        split.check_disk()
+        split.destination.wait(60)
+        said = split.destination.get_log() or ''
+        check('with direct I/O to a disk' in said, said)
 
 
 if __name__ == '__main__':

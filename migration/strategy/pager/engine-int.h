@@ -128,7 +128,6 @@ struct PagerEngine {
     unsigned n_hosts;
     PagerHost *hosts;
     int uffd;                   /* regions */
-    int staging_uffd;           /* staging area; gives no events */
     int64_t timeout_ns;
     EventNotifier kick;         /* wakes the fault thread */
     QemuThread fault_thread;

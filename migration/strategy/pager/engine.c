@@ -118,27 +118,18 @@ void pager_drop(PagerEngine *e, uint64_t page)
 static bool open_uffds(PagerEngine *e, Error **errp)
 {
     uint64_t features;
+    bool move;
 
     if (!pager_uffd_features(&features, errp)) {
         return false;
     }
+    move = features & UFFD_FEATURE_MOVE && !e->config.no_move;
     e->uffd = pager_uffd_open((features & UFFD_FEATURE_POISON) |
                               UFFD_FEATURE_PAGEFAULT_FLAG_WP |
                               UFFD_FEATURE_EVENT_REMOVE |
                               UFFD_FEATURE_THREAD_ID, errp);
-    if (e->uffd < 0) {
-        return false;
-    }
-    /*
-     * Of its own: discarding slots must not raise events that somebody has to
-     * read.  SIGBUS, since nobody serves faults of an empty slot.
-     */
-    e->staging_uffd = pager_uffd_open(UFFD_FEATURE_MOVE | UFFD_FEATURE_SIGBUS,
-                                      errp);
-    return e->staging_uffd >= 0 &&
-           pager_uffd_register(e->staging_uffd, e->staging.memory,
-                               e->staging.n * PAGELINK_PAGE_SIZE,
-                               UFFDIO_REGISTER_MODE_MISSING, errp);
+    return e->uffd >= 0 &&
+           pager_staging_init(&e->staging, STAGING_MAX * 2, move, errp);
 }
 
 static void unregister(PagerEngine *e, unsigned n)
@@ -185,7 +176,7 @@ static void engine_init(PagerEngine *e, const PagerConfig *c)
     unsigned i;
 
     e->config = *c;
-    e->uffd = e->staging_uffd = -1;
+    e->uffd = -1;
     e->timeout_ns = (c->timeout_ms ?: DEFAULT_TIMEOUT_MS) * 1000000LL;
     e->version = c->last_version;
     e->n_places = c->n_regions;
@@ -229,9 +220,6 @@ static void engine_destroy(PagerEngine *e)
 
     pager_hosts_destroy(e);
     pager_fetch_destroy(e);
-    if (e->staging_uffd >= 0) {
-        close(e->staging_uffd);
-    }
     if (e->uffd >= 0) {
         close(e->uffd);
     }
@@ -261,8 +249,7 @@ PagerEngine *pager_engine_new(const PagerConfig *c, Error **errp)
     engine_init(e, c);
     if (ret) {
         error_setg_errno(errp, -ret, "no event notifier");
-    } else if (pager_staging_init(&e->staging, STAGING_MAX * 2, errp) &&
-               open_uffds(e, errp) && register_regions(e, errp)) {
+    } else if (open_uffds(e, errp) && register_regions(e, errp)) {
         if (pager_hosts_start(e, errp)) {
             qemu_thread_create(&e->evictor, "pager-evictor",
                                pager_evictor_main, e, QEMU_THREAD_JOINABLE);

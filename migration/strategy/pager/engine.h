@@ -90,6 +90,7 @@ typedef struct PagerConfig {
     uint64_t limit;             /* pages */
     uint64_t last_version;      /* that a page at a server may have */
     int timeout_ms;             /* a server that is silent is lost; 0: 10 s */
+    bool no_move;               /* do without UFFDIO_MOVE, for tests */
     /*
      * Make a connection with @role of owner; @take: with the flag TAKE.  On
      * any of the engine's threads, and on the caller's in

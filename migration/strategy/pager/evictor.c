@@ -4,23 +4,13 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * Moves victims to the staging area, writes those that their host does not
- * have, and gives back the memory of the oldest that it has.  UFFDIO_MOVE
- * takes a page away from the guest and from whoever is about to write to it
- * in one step, and refuses pages that are pinned for DMA.
- *
- * Rejected: to write-protect, copy and discard where there is no UFFDIO_MOVE
- * (before Linux 6.8).  It does not see what devices write through pinned
- * pages, it makes this thread read guest memory, which may be gone under its
- * hands, and each page that is discarded is an event that the fault thread
- * has to read.
+ * have, and gives back the memory of the oldest that it has.
  */
 #include "qemu/osdep.h"
-#include <sys/mman.h>
 #include "qapi/error.h"
 #include "qemu/cutils.h"
 #include "migration/pagelink.h"
 #include "engine-int.h"
-#include "uffd.h"
 #include "../trace.h"
 
 /*
@@ -107,9 +97,8 @@ static void move_run(PagerEngine *e, Victim *v, unsigned i, unsigned j,
                      uint64_t slot)
 {
     while (i < j) {
-        ssize_t n = pager_uffd_move(e->staging_uffd,
-                                    pager_staging_data(&e->staging, slot),
-                                    pager_address(e, v[i].page), j - i);
+        ssize_t n = pager_staging_take(&e->staging, slot,
+                                       pager_address(e, v[i].page), j - i);
 
         if (n > 0) {
             i += n;
@@ -411,20 +400,13 @@ static unsigned release(PagerEngine *e)
 static bool release_some(Evictor *ev)
 {
     PagerEngine *e = ev->e;
-    unsigned n = release(e), first;
-    uint64_t slot = e->staging.tail;
+    unsigned n = release(e);
     bool kick;
 
     if (!n) {
         return false;
     }
-    first = MIN(n, e->staging.n - slot % e->staging.n);
-    madvise(pager_staging_data(&e->staging, slot), first * PAGELINK_PAGE_SIZE,
-            MADV_DONTNEED);
-    if (n > first) {
-        madvise(e->staging.memory, (n - first) * PAGELINK_PAGE_SIZE,
-                MADV_DONTNEED);
-    }
+    pager_staging_discard(&e->staging, e->staging.tail, n);
     WITH_QEMU_LOCK_GUARD(&e->lock) {
         e->staging.tail += n;
         e->full = false;

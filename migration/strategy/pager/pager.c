@@ -12,6 +12,7 @@
  */
 #include "qemu/osdep.h"
 #include "block/aio.h"
+#include "block/block.h"
 #include "exec/memory.h"
 #include "exec/cpu-common.h"
 #include "hw/boards.h"
@@ -22,15 +23,19 @@
 #include "migration/options.h"
 #include "migration/strategy.h"
 #include "qapi/error.h"
+#include "qapi/qapi-events-run-state.h"
 #include "qapi/qapi-events-strategy.h"
 #include "qemu/error-report.h"
 #include "qemu/madvise.h"
 #include "qemu/main-loop.h"
 #include "qemu/notify.h"
 #include "qemu/sockets.h"
+#include "system/cpu-timers.h"
+#include "system/cpus.h"
 #include "system/runstate.h"
 #include "system/system.h"
 #include "../redirect/creds.h"
+#include "../redirect/fault.h"
 #include "pager-int.h"
 #include "uffd.h"
 #include "../trace.h"
@@ -46,6 +51,7 @@ static struct {
     PagerEngine *engine;        /* attached */
     bool attached;
     uint64_t unmanaged;
+    bool no_move;               /* there is no UFFDIO_MOVE; once prepared */
     PagerHostState *states;     /* as last told */
     bool paused;                /* by us */
     bool unfinished;            /* by us, and devices were not told */
@@ -395,6 +401,36 @@ static void on_process_exit(Notifier *n, void *opaque)
     }
 }
 
+/*
+ * Without UFFDIO_MOVE nothing tells of pages that are pinned: what a disk
+ * writes to a page that is on its way out would be lost
+ */
+static bool GRAPH_RDLOCK check_nodes(Error **errp)
+{
+    BlockDriverState *bs = NULL;
+
+    while ((bs = bdrv_next_node(bs))) {
+        if (bdrv_get_flags(bs) & BDRV_O_NOCACHE) {
+            error_setg(errp, "split memory with direct I/O to a disk ('%s' at "
+                       "the destination) needs Linux 6.8 or later there: "
+                       "use cache=writeback", bdrv_get_node_name(bs));
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What is loaded is, as a rule, loaded in a coroutine */
+static bool coroutine_mixed_fn check_disks(Error **errp)
+{
+    if (qemu_in_coroutine()) {
+        GRAPH_RDLOCK_GUARD();
+        return check_nodes(errp);
+    }
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    return check_nodes(errp);
+}
+
 /* -- What pager.h has -- */
 
 bool pager_prepare(const SplitSetup *s, Error **errp)
@@ -406,6 +442,11 @@ bool pager_prepare(const SplitSetup *s, Error **errp)
         return false;
     }
     if (!pager_uffd_features(&features, errp) || !find_blocks(s, errp)) {
+        return false;
+    }
+    pager.no_move = !(features & UFFD_FEATURE_MOVE) ||
+                    redirect_fault("pager-move");
+    if (pager.no_move && !check_disks(errp)) {
         return false;
     }
     if (qemu_real_host_page_size() != SPLIT_PAGE_SIZE) {
@@ -454,6 +495,7 @@ bool pager_attach(const SplitLayout *l, Error **errp)
         .limit = limit_pages(s->main_memory),
         .last_version = l->last_version,
         .timeout_ms = LINK_TIMEOUT_MS,
+        .no_move = pager.no_move,
         .connect = engine_connect, .changed = engine_changed,
     };
     unsigned i;

@@ -11,6 +11,18 @@
  *
  * The slots' memory belongs to whoever fills them (the evictor); everything
  * else is under the engine's lock.
+ *
+ * A page is taken away from the guest, and from whoever is about to write to
+ * it, in one step, and without being copied: by UFFDIO_MOVE, which refuses
+ * pages that are pinned for DMA; or before Linux 6.8 by mremap() with
+ * MREMAP_DONTUNMAP, which does not, and which makes a mapping for each run of
+ * pages until they are given back.  Either leaves the guest's memory
+ * registered with userfaultfd, so that the next access is a fault.
+ *
+ * Rejected, for before Linux 6.8: to write-protect, copy and discard.  It
+ * makes the evictor read guest memory, which may be gone under its hands, and
+ * each page that is discarded is an event that the fault thread has to read
+ * before anything else can be put in place.
  */
 #ifndef MIGRATION_STRATEGY_PAGER_STAGING_H
 #define MIGRATION_STRATEGY_PAGER_STAGING_H
@@ -35,13 +47,18 @@ typedef struct PagerSlot {
 typedef struct PagerStaging {
     uint8_t *memory;            /* n pages */
     uint64_t n;
+    int uffd;                   /* of its own, for UFFDIO_MOVE; or -1 */
     uint64_t head, tail;        /* of all that ever entered, and left */
     PagerSlot *slots;
     GHashTable *index;          /* page to slot number + 1 */
 } PagerStaging;
 
-/* pager_staging_init: reserves address space, no memory */
-bool pager_staging_init(PagerStaging *s, uint64_t n, Error **errp);
+/*
+ * pager_staging_init: reserves address space, no memory
+ *
+ * @move: the kernel has UFFDIO_MOVE, and it is to be used
+ */
+bool pager_staging_init(PagerStaging *s, uint64_t n, bool move, Error **errp);
 void pager_staging_destroy(PagerStaging *s);
 
 static inline uint64_t pager_staging_used(const PagerStaging *s)
@@ -58,6 +75,20 @@ static inline uint8_t *pager_staging_data(PagerStaging *s, uint64_t i)
 {
     return s->memory + i % s->n * PAGELINK_PAGE_SIZE;
 }
+
+/*
+ * pager_staging_take: take pages away from @src, to slots from @i on
+ *
+ * The slots lie side by side.  A page that is not there is -ENOENT, or, where
+ * there is no UFFDIO_MOVE, a slot of zeroes.  Evictor.
+ *
+ * Returns: number of pages taken, at least 1, or -errno, as of the first.
+ */
+ssize_t pager_staging_take(PagerStaging *s, uint64_t i, void *src,
+                           size_t pages);
+
+/* pager_staging_discard: give the memory of @n slots from @i on back */
+void pager_staging_discard(PagerStaging *s, uint64_t i, uint64_t n);
 
 /* pager_staging_find: number of the slot that has @page now */
 bool pager_staging_find(const PagerStaging *s, uint64_t page, uint64_t *i);

@@ -30,8 +30,7 @@ bool pager_uffd_features(uint64_t *features, Error **errp)
 {
     const uint64_t needed = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
                             UFFD_FEATURE_EVENT_REMOVE |
-                            UFFD_FEATURE_THREAD_ID |
-                            UFFD_FEATURE_MOVE;
+                            UFFD_FEATURE_THREAD_ID;
     int fd = uffd_open(O_CLOEXEC);
     struct uffdio_api api = { .api = UFFD_API };
     int ret;
@@ -49,7 +48,7 @@ bool pager_uffd_features(uint64_t *features, Error **errp)
     }
     if ((api.features & needed) != needed) {
         error_setg(errp, "split memory needs a kernel whose userfaultfd can "
-                   "move pages: Linux 6.8 or later");
+                   "write-protect pages: Linux 5.7 or later");
         return false;
     }
     *features = api.features;

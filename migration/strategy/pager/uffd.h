@@ -18,7 +18,7 @@
  * pager_uffd_features: what the kernel has
  *
  * The error says which permission is missing, or since which Linux there is
- * what is needed.
+ * what is needed.  UFFD_FEATURE_MOVE is not: see staging.h.
  */
 bool pager_uffd_features(uint64_t *features, Error **errp);
 
