@@ -14,9 +14,14 @@ from lib.tap import Skip, Tap, check, note
 
 
 TESTS = Path(__file__).resolve().parents[2] / 'functional'
-# Program, and titles or parts of titles of its tests
-CHOSEN: Tuple[Tuple[str, Sequence[str]], ...] = (
-    ('test_background.py', ['a guest at work gets its pages']),
+# Program, titles or parts of titles of its tests, whether it is for --full
+CHOSEN: Tuple[Tuple[str, Sequence[str], bool], ...] = (
+    ('test_redirect.py', ['half-way, busy guest'], False),
+    ('test_background.py', ['a guest at work gets its pages'], True),
+    ('test_redirect.py', ['half-way, heavy guest, hybrid',
+                          'in a later pass, heavy guest',
+                          'there and back again, busy guest',
+                          'the relay is cut off, busy guest'], True),
 )
 
 
@@ -39,6 +44,6 @@ def _runner(program: str, titles: Sequence[str]) -> Callable[[], None]:
 
 def add(tap: Tap) -> None:
     """Add the cases of this file"""
-    for program, titles in CHOSEN:
+    for program, titles, full in CHOSEN:
         tap.add(f'{program}: {"; ".join(titles)}', _runner(program, titles),
-                full=True)
+                full)
