@@ -93,6 +93,24 @@ def patterns() -> None:
                   'as it should be')
 
 
+@tap.test('a writer that never yields lets nobody run in between')
+def never_yields() -> None:
+    load = Load(fill=FILL, ws=4, load=0, fifo=1, rounds=8, beat=5)
+    total = load.ws * load.rounds * PAGES_PER_MIB
+    with Machines(our_binary(False), load, MEMORY) as room:
+        room.start()
+        before = room.guest.wait_beats(2)
+        room.guest.set(load=1)
+        room.guest.command('rest')
+        after = room.guest.wait_beats(1)
+        check_equal(after.ops, total, 'operations')
+        between = [beat.ops for beat in room.guest.beats_since(before.host_s)
+                   if 0 < beat.ops < total]
+        # Newer kernels let others run for a moment after a second
+        check(len(between) < 5, f'heartbeats while it wrote: {between}')
+        check_equal(room.guest.verify().total, 0, 'wrong pages')
+
+
 @tap.test('damage done while a migration runs is in its record')
 def while_migrating() -> None:
     load = Load(fill=FILL, ws=WS, load=0)

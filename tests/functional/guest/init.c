@@ -38,6 +38,8 @@
  *             pages being all over the memory.  Not at run time if it was 0
  *             at the start
  *   text      1: compressible contents; 0: incompressible
+ *   fifo      1: a writer runs until it waits for something, whatever the
+ *             clock says; the other threads run when no writer can
  *   disk      MiB of the first virtio disk that are written and read back
  *   beat   *  ms between heartbeats
  *
@@ -63,6 +65,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -111,7 +114,7 @@ typedef struct Writer {
 
 /* Constant once the writers run, but for the atomic ones */
 static struct {
-    unsigned long fill, ws, threads, text, disk;
+    unsigned long fill, ws, threads, text, disk, fifo;
     _Atomic unsigned long load, rate, rounds, write, random, read, pattern;
     _Atomic unsigned long beat;
 } conf = {
@@ -424,8 +427,32 @@ static void writers_unlock(void)
     }
 }
 
+/* Linux keeps 5 % of the time for others unless it is told not to */
+static void writers_never_yield(pthread_attr_t *attr)
+{
+    struct sched_param param = { .sched_priority = 1 };
+    int fd = open("/proc/sys/kernel/sched_rt_runtime_us",
+                  O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0 || write(fd, "-1", 2) != 2 ||
+        pthread_attr_setinheritsched(attr, PTHREAD_EXPLICIT_SCHED) ||
+        pthread_attr_setschedpolicy(attr, SCHED_FIFO) ||
+        pthread_attr_setschedparam(attr, &param)) {
+        say("error no SCHED_FIFO");
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
 static void writers_start(void)
 {
+    pthread_attr_t attr;
+
+    pthread_attr_init(&attr);
+    if (conf.fifo) {
+        writers_never_yield(&attr);
+    }
     /* Only who is to read at some time pays for the table. */
     if (conf.pattern && nr_pages > nr_ws && !zipf_make(nr_pages - nr_ws)) {
         say("error no memory to read by Zipf's law");
@@ -437,10 +464,11 @@ static void writers_start(void)
         w->count = nr_ws * (i + 1) / conf.threads - w->first;
         pthread_mutex_init(&w->lock, NULL);
         if ((w->count || nr_zipf) &&
-            pthread_create(&w->thread, NULL, writer_run, w)) {
+            pthread_create(&w->thread, &attr, writer_run, w)) {
             say("error no thread for a writer");
         }
     }
+    pthread_attr_destroy(&attr);
 }
 
 /* Disk */
@@ -615,7 +643,7 @@ static bool set_parameter(const char *name, unsigned long value, bool running)
         { "fill", &conf.fill, NULL }, { "ws", &conf.ws, NULL },
         { "threads", &conf.threads, NULL }, { "text", &conf.text, NULL },
         { "beat", NULL, &conf.beat }, { "load", NULL, &conf.load },
-        { "disk", &conf.disk, NULL },
+        { "disk", &conf.disk, NULL }, { "fifo", &conf.fifo, NULL },
         { "rate", NULL, &conf.rate }, { "rounds", NULL, &conf.rounds },
         { "write", NULL, &conf.write }, { "random", NULL, &conf.random },
         { "read", NULL, &conf.read }, { "pattern", NULL, &conf.pattern },

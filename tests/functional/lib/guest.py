@@ -69,6 +69,7 @@ class Load:
     pattern: int = 0
     text: int = 0
     disk: int = 0
+    fifo: int = 0
     beat: int = 20
 
     def cmdline(self) -> str:
