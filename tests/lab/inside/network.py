@@ -28,11 +28,11 @@ class Link:
     @delay_us: one way; @mbit: of the link, 0 is unlimited
     """
 
-    def __init__(self, delay_us: int, mbit: int = 0):
+    def __init__(self, delay_us: int, mbit: float = 0):
         self.hosts: List[Host] = []
         self._shape = ['delay', f'{delay_us}us', 'limit', '100000']
         if mbit:
-            self._shape += ['rate', f'{mbit}mbit']
+            self._shape += ['rate', f'{mbit * 1000:.0f}kbit']
         self._names = ('lab-1', 'lab-2')
 
     def __enter__(self) -> 'Link':
