@@ -140,9 +140,8 @@ def waits() -> None:
         finish(room, migration)
 
 
-@tap.test('background off: a guest at work gets its pages, all of them right')
-def works() -> None:
-    load = Load(fill=48, ws=8, load=0)
+def at_work(load: Load) -> None:
+    """All pages come, and come right; @load is off at first"""
     with Machines(scenario.our_binary(), load, scenario.MEMORY) as room:
         migration = begin(room)
         asked = requests(migration)
@@ -159,6 +158,11 @@ def works() -> None:
         finish(room, migration)
         check_equal(in_flight(migration).requests_in_flight, 0,
                     'requests in flight at the end')
+
+
+@tap.test('background off: a guest at work gets its pages, all of them right')
+def works() -> None:
+    at_work(Load(fill=48, ws=8, load=0))
 
 
 @tap.test('background off in hybrid: the rest of the passes waits too',

@@ -17,7 +17,6 @@ TESTS = Path(__file__).resolve().parents[2] / 'functional'
 # Program, titles or parts of titles of its tests, whether it is for --full
 CHOSEN: Tuple[Tuple[str, Sequence[str], bool], ...] = (
     ('test_redirect.py', ['half-way, busy guest'], False),
-    ('test_background.py', ['a guest at work gets its pages'], True),
     ('test_redirect.py', ['half-way, heavy guest, hybrid',
                           'in a later pass, heavy guest',
                           'there and back again, busy guest',
