@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Split memory under KVM: its faults, and UFFDIO_MOVE of pages that KVM maps
+Split memory under KVM: its faults, and pages that are taken from under KVM
 
 What a vCPU uses is mapped a second time, by KVM, which must let go of a page
-before it moves away.  The steps are those of tests/functional/test_split.py,
-with guests that are small enough for a host that is slow.
+before it moves away, be it by UFFDIO_MOVE or by mremap().  The steps are those
+of tests/functional/test_split.py, with guests that are small enough for a host
+that is slow.
 """
 
 from dataclasses import dataclass
@@ -28,8 +29,7 @@ class Small(Case):
         return Load(fill=self.fill, ws=8, rate=1, random=1, disk=DISK)
 
 
-def _there_and_home() -> None:
-    case = Small()
+def _there_and_home(case: Case) -> None:
     with migrated(case) as split:
         check_report(case, split)
         split.verify(1)
@@ -47,6 +47,8 @@ def _there_and_home() -> None:
 def add(tap: Tap) -> None:
     """Add the cases of this file"""
     tap.add('split memory: pages leave and come back, gathered',
-            _there_and_home)
+            lambda: _there_and_home(Small()))
+    tap.add('split memory, without UFFDIO_MOVE: leave, come back, gathered',
+            lambda: _there_and_home(Small(move=False)), full=True)
     tap.add('split memory: three memory hosts behind links, resized',
             lambda: everything(Small(hosts=3, mbit=400), 1), full=True)
