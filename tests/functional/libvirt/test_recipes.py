@@ -274,6 +274,8 @@ def split(site: Site) -> None:
               if name != 'hosts'}))
     check_equal(have['state'], 'attached', 'remote memory')
     check_equal(have['main-memory'], local << 20, 'main-memory')
+    next_time = site.qmp(second, 'query-migrate-parameters')['strategy']
+    check('split' not in next_time, f'the next migration: {next_time}')
     check(have['remote'] > 0, 'no memory is elsewhere')
     check('tcp:host3:7001: up' in second.run(*recipe('split-watch')),
           'what the human monitor says')
