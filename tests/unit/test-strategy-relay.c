@@ -19,11 +19,13 @@
 #include "qemu/memalign.h"
 #include "qemu/module.h"
 #include "qemu/sockets.h"
+#include "qemu/units.h"
 #include "crypto/tlscredspsk.h"
 #include "migration/memserver/codec.h"
 #include "migration/strategy/redirect/owed.h"
 #include "migration/strategy/redirect/relay.h"
 #include "migration/strategy/redirect/sink.h"
+#include "migration/strategy/redirect/sink-int.h"
 
 #define PAGE        PAGELINK_PAGE_SIZE
 #define RAM_PAGES   10000
@@ -56,6 +58,8 @@ typedef struct Bench {
     uint8_t *from[2];
     RedirectRelaySender *sender;
     unsigned long *released;    /* of ram */
+    uint64_t max_rate;          /* atomic */
+    int64_t retry_ms;
     bool done;                  /* main loop */
 } Bench;
 
@@ -141,8 +145,13 @@ static Bench *bench_new(void)
     return b;
 }
 
-static void on_release(unsigned region, uint64_t first, uint64_t n,
-                       void *opaque)
+static uint64_t on_max_rate(void *opaque)
+{
+    return qatomic_read(&((Bench *)opaque)->max_rate);
+}
+
+static bool on_release(unsigned region, uint64_t first, uint64_t n,
+                       bool arrived, void *opaque)
 {
     Bench *b = opaque;
 
@@ -154,6 +163,7 @@ static void on_release(unsigned region, uint64_t first, uint64_t n,
             memset(b->from[0] + page * PAGE, 0xdd, PAGE);
         }
     }
+    return true;
 }
 
 static void on_done(void *opaque)
@@ -167,6 +177,7 @@ static void start_relay(Bench *b, unsigned connections)
     RedirectRelayOptions o = {
         .session = b->session, .addr = &address, .tls_creds = b->client,
         .connections = connections, .nregions = 2,
+        .retry_ms = b->retry_ms, .max_rate = on_max_rate,
         .release = on_release, .done = on_done, .opaque = b,
     };
 
@@ -479,6 +490,104 @@ static void await_pages(Bench *b, uint64_t pages)
         g_thread_yield();
         redirect_sink_query(b->sink, &relay);
     } while (relay.pages < pages);
+}
+
+/* The first connection is closed at once, and some more may be refused */
+static void test_patience(void)
+{
+    Bench *b = bench_new();
+    RedirectRelayFigures f;
+    int listener = unix_listen(b->path, &error_abort);
+
+    b->retry_ms = 60000;
+    start_relay(b, 1);
+    close(accept(listener, NULL, NULL));
+    close(listener);
+    unlink(b->path);
+    start_sink(b, true);
+    g_assert_cmpint(wait_relay(b, &f), ==, REDIRECT_RELAY_STATUS_COMPLETED);
+    g_assert_true(bitmap_full(b->released, RAM_PAGES));
+    bench_free(b);
+}
+
+/* No faster than it may, whatever the number of connections */
+static void test_max_rate(void)
+{
+    const uint64_t rate = 64 * MiB;
+    const uint64_t batch = 64 * 1024 + PAGELINK_MAX_BATCH * (PAGE + 64);
+    Bench *b = bench_new();
+    int64_t start = g_get_monotonic_time();
+    RedirectRelayFigures f;
+
+    b->max_rate = rate;
+    start_sink(b, true);
+    start_relay(b, 2);
+    g_assert_cmpint(wait_relay(b, &f), ==, REDIRECT_RELAY_STATUS_COMPLETED);
+    /* The last batch of each has only left */
+    g_assert_cmpint(g_get_monotonic_time() - start, >=,
+                    (f.bytes - 2 * batch) * G_USEC_PER_SEC / rate);
+    bench_free(b);
+}
+
+/* Cut @n of two connections off in the middle */
+static void cut_off(Bench *b, unsigned n, RedirectRelayFigures *f)
+{
+    unsigned joined;
+    SinkConn *c;
+
+    b->max_rate = 4 * MiB;
+    start_sink(b, true);
+    start_relay(b, 2);
+    do {
+        g_thread_yield();
+        WITH_QEMU_LOCK_GUARD(&b->sink->lock) {
+            joined = b->sink->joined;
+        }
+    } while (joined < 2);
+    await_pages(b, 1);
+    WITH_QEMU_LOCK_GUARD(&b->sink->lock) {
+        QTAILQ_FOREACH(c, &b->sink->conns, next) {
+            if (n) {
+                n--;
+                qio_channel_shutdown(QIO_CHANNEL(c->sioc),
+                                     QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
+            }
+        }
+    }
+    qatomic_set(&b->max_rate, 0);
+    wait_relay(b, f);
+}
+
+/* The other connection sends the chunks of the one that fails */
+static void test_one_of_two_fails(void)
+{
+    Bench *b = bench_new();
+    RedirectRelayFigures f;
+
+    cut_off(b, 1, &f);
+    g_assert_cmpint(f.status, ==, REDIRECT_RELAY_STATUS_COMPLETED);
+    await_state(b, REDIRECT_RELAY_DONE);
+    g_assert_cmpuint(b->states->len, ==, 2);
+    g_assert_cmpuint(redirect_owed_left(b->owed), ==, 0);
+    g_assert_true(bitmap_full(b->released, RAM_PAGES));
+    for (uint64_t page = 0; page < RAM_PAGES; page++) {
+        assert_page(b, 0, page, value_of(page));
+    }
+    bench_free(b);
+}
+
+static void test_both_fail(void)
+{
+    Bench *b = bench_new();
+    RedirectRelayFigures f;
+
+    cut_off(b, 2, &f);
+    g_assert_cmpint(f.status, ==, REDIRECT_RELAY_STATUS_FAILED);
+    g_assert_nonnull(f.error);
+    g_free(f.error);
+    await_state(b, REDIRECT_RELAY_LOST);
+    g_assert_cmpuint(redirect_owed_left(b->owed), >, 0);
+    bench_free(b);
 }
 
 /* Make the relay stop in the middle: the sink waits for this lock */
@@ -934,6 +1043,25 @@ static void test_never_reads(void)
     peer_free(&p);
 }
 
+/* A stranger who says a little every now and then is sent away, too */
+static void test_slow_hello(void)
+{
+    const int wait_ms = REDIRECT_SINK_HELLO_MS / 3;
+    Peer p = peer_new();
+    uint8_t head[sizeof(PageLinkHeader)];
+    GPollFD fd = { .fd = p.fd, .events = G_IO_IN };
+    unsigned sent = 0;
+
+    pagelink_encode_header(head, PAGELINK_HELLO, 0, sizeof(PageLinkHello), 0,
+                           1);
+    while (g_poll(&fd, 1, wait_ms) == 0) {
+        g_assert_cmpuint(sent, <, 6);
+        g_assert_cmpint(write(p.fd, head + sent++, 1), ==, 1);
+    }
+    g_assert_cmpuint(p.b->states->len, ==, 0);
+    peer_free(&p);
+}
+
 /*
  * How fast it is: -m perf -p /strategy/relay/throughput.  No criterion, since
  * the machine decides.
@@ -1016,6 +1144,10 @@ int main(int argc, char **argv)
         { "race", test_race },
         { "wrong-key", test_wrong_key },
         { "nobody-there", test_nobody_there },
+        { "patience", test_patience },
+        { "max-rate", test_max_rate },
+        { "one-of-two-fails", test_one_of_two_fails },
+        { "both-fail", test_both_fail },
         { "cancel", test_cancel },
         { "lost-and-back", test_lost_and_back },
         { "released", test_released },
@@ -1026,6 +1158,7 @@ int main(int argc, char **argv)
         { "half-put", test_half_put },
         { "too-many", test_too_many },
         { "never-reads", test_never_reads },
+        { "slow-hello", test_slow_hello },
     };
 
     g_test_init(&argc, &argv, NULL);

@@ -5,8 +5,6 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qapi/qapi-events-strategy.h"
-#include "qemu/error-report.h"
 #include "migration/migration.h"
 #include "migration/postcopy-ram.h"
 #include "../trace.h"
@@ -94,7 +92,6 @@ static void relay_done(void)
 bool redirect_incoming_ended(void)
 {
     uint8_t accepted[REDIRECT_RP_MAX_LEN];
-    Error *err = NULL;
 
     if (!redirect_relay_ordered()) {
         return false;
@@ -104,17 +101,7 @@ bool redirect_incoming_ended(void)
                              redirect_rp_encode_accepted(accepted));
     forget_migration();
     incoming.again = incoming.was_relay = true;
-    if (redirect_relay_begin(relay_done, &err) &&
-        redirect_fault("before-relay")) {
-        redirect_relay_stop();
-        error_setg(&err, "fault point 'before-relay'");
-    }
-    if (err) {
-        qapi_event_send_migration_redirected(RAM_RELAY_STATE_FAILED, 0, 0,
-                                             error_get_pretty(err));
-        warn_reportf_err(err, "cannot be the relay of a redirected migration, "
-                         "so that the source sends all: ");
-    }
+    redirect_relay_begin(relay_done);
     return true;
 }
 
@@ -130,5 +117,12 @@ bool redirect_incoming_again(void)
 
 RamStrategyRedirectInfo *redirect_incoming_query(void)
 {
+    MigrationStatus status = migration_incoming_get_current()->state;
+
+    if (incoming.was_relay && status != MIGRATION_STATUS_NONE &&
+        status != MIGRATION_STATUS_SETUP) {
+        /* Another migration has come in since, which was not redirected */
+        return NULL;
+    }
     return incoming.was_relay ? redirect_relay_info() : redirect_sink_info();
 }

@@ -10,11 +10,23 @@
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "qemu/bitmap.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "qemu/thread.h"
+#include "qemu/yank.h"
+#include "block/aio.h"
+#include "io/channel.h"
+#include "qapi/qapi-types-migration.h"
+#include "migration/options.h"
+#include "migration/yank_functions.h"
 #include "creds.h"
 #include "fault.h"
 #include "relay-ram.h"
 #include "relay.h"
 #include "wire.h"
+
+/* So long it tries to connect; the source waits a little longer */
+#define RETRY_MS 4000
 
 /* Main thread, but for what says otherwise */
 static struct {
@@ -25,8 +37,10 @@ static struct {
     unsigned long **owed;       /* bitmap of each block */
     uint64_t pages;             /* bits that are set there */
 
-    RedirectRelaySender *sender;    /* NULL: it does not run */
+    bool running;               /* until memory is given back */
+    RedirectRelaySender *sender;    /* NULL: it has ended, or never began */
     RAMBlock **ram;             /* of each region; relay's threads read it */
+    unsigned nram;
     bool keep;                  /* atomic: memory cannot be given back */
     void (*done)(void);
     uint32_t redirects;
@@ -139,25 +153,34 @@ static bool is_ours_alone(RAMBlock *rb)
                           !qemu_ram_is_named_file(rb));
 }
 
-/* Threads of the relay; what this cannot do costs memory, nothing else */
-static void release_ram(unsigned region, uint64_t first, uint64_t n,
-                        void *opaque)
+/* Any thread; what this cannot do costs memory, nothing else */
+static void give_back(RAMBlock *rb, uint64_t start, uint64_t end)
 {
-    RAMBlock *rb = relay.ram[region];
-    bool give_up = redirect_fault("mid-relay");
-    uint64_t start = ROUND_UP(first * PAGELINK_PAGE_SIZE, rb->page_size);
-    uint64_t end = QEMU_ALIGN_DOWN((first + n) * PAGELINK_PAGE_SIZE,
-                                   rb->page_size);
-
-    if (give_up) {
-        redirect_relay_cancel(relay.sender);
-    }
+    start = ROUND_UP(start, rb->page_size);
+    end = QEMU_ALIGN_DOWN(end, rb->page_size);
     if (qatomic_read(&relay.keep) || start >= end || !is_ours_alone(rb)) {
         return;
     }
     if (ram_block_discard_range(rb, start, end - start)) {
         qatomic_set(&relay.keep, true);
     }
+}
+
+/* Threads of the relay */
+static bool release_ram(unsigned region, uint64_t first, uint64_t n,
+                        bool arrived, void *opaque)
+{
+    bool give_up = arrived && redirect_fault("mid-relay");
+
+    give_back(relay.ram[region], first * PAGELINK_PAGE_SIZE,
+              (first + n) * PAGELINK_PAGE_SIZE);
+    return !give_up;
+}
+
+/* Threads of the relay: this host's own limit, which may change any time */
+static uint64_t max_rate(void *opaque)
+{
+    return migrate_max_bandwidth();
 }
 
 static RamRelayState relay_state(RedirectRelayStatus status)
@@ -174,23 +197,59 @@ static RamRelayState relay_state(RedirectRelayStatus status)
     return states[status];
 }
 
-/* Keep the figures, free the rest */
-static void relay_over(void)
+/* Called by the monitor's thread, too; not after it is unregistered */
+static void relay_yank(void *opaque)
 {
-    g_free(relay.last.error);
-    redirect_relay_query(relay.sender, &relay.last);
-    redirect_relay_free(g_steal_pointer(&relay.sender));
-    g_clear_pointer(&relay.ram, g_free);
-    relay.ended = true;
+    redirect_relay_cancel(opaque);
 }
 
-static void on_done(void *opaque)
+static void given_back_bh(void *opaque)
 {
-    relay_over();
+    g_clear_pointer(&relay.ram, g_free);
+    relay.running = false;
     qapi_event_send_migration_redirected(relay_state(relay.last.status),
                                          relay.last.pages, relay.last.bytes,
                                          relay.last.error);
     relay.done();
+}
+
+/* Gigabytes take their time, for which the main loop does not wait */
+static void *give_back_thread(void *opaque)
+{
+    for (unsigned i = 0; i < relay.nram; i++) {
+        give_back(relay.ram[i], 0, relay.ram[i]->used_length);
+    }
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), given_back_bh, NULL);
+    return NULL;
+}
+
+/* However it ended, what is still here is of no use to anybody */
+static void relay_ended(void)
+{
+    QemuThread thread;
+
+    relay.ended = true;
+    qemu_thread_create(&thread, "redirect-free", give_back_thread, NULL,
+                       QEMU_THREAD_DETACHED);
+}
+
+static void on_done(void *opaque)
+{
+    yank_unregister_function(MIGRATION_YANK_INSTANCE, relay_yank,
+                             relay.sender);
+    yank_unregister_instance(MIGRATION_YANK_INSTANCE);
+    redirect_relay_query(relay.sender, &relay.last);
+    redirect_relay_free(g_steal_pointer(&relay.sender));
+    relay_ended();
+}
+
+static void find_all_ram(void)
+{
+    relay.nram = relay.blocks.n;
+    relay.ram = g_new0(RAMBlock *, relay.nram);
+    for (uint32_t i = 0; i < relay.nram; i++) {
+        relay.ram[i] = find_ram(&relay.blocks.block[i], &error_abort);
+    }
 }
 
 /* What redirect_relay_start() takes over */
@@ -199,11 +258,9 @@ static RedirectRelayRegion *make_regions(void)
     RedirectRelayRegion *regions = g_new0(RedirectRelayRegion,
                                           relay.blocks.n);
 
-    relay.ram = g_new0(RAMBlock *, relay.blocks.n);
     for (uint32_t i = 0; i < relay.blocks.n; i++) {
         RedirectBlock *b = &relay.blocks.block[i];
 
-        relay.ram[i] = find_ram(b, &error_abort);
         regions[i] = (RedirectRelayRegion) {
             .name = g_strdup(b->name),
             .host = relay.ram[i]->host,
@@ -214,7 +271,7 @@ static RedirectRelayRegion *make_regions(void)
     return regions;
 }
 
-bool redirect_relay_begin(void (*done)(void), Error **errp)
+static bool relay_start(Error **errp)
 {
     RedirectRelayOptions o = {
         .session = relay.order.session,
@@ -223,49 +280,66 @@ bool redirect_relay_begin(void (*done)(void), Error **errp)
         .tls_hostname = *relay.order.tls_hostname ? relay.order.tls_hostname
                                                   : NULL,
         .nregions = relay.blocks.n,
+        .retry_ms = RETRY_MS,
+        .max_rate = max_rate,
         .release = release_ram,
         .done = on_done,
     };
-    SocketAddress *addr;
+    g_autoptr(SocketAddress) addr = NULL;
 
-    assert(redirect_relay_ordered() && !relay.sender);
+    if (redirect_fault("before-relay")) {
+        error_setg(errp, "fault point 'before-relay'");
+        return false;
+    }
     addr = redirect_address_parse(relay.order.address, errp);
     if (!addr) {
-        forget_order();
         return false;
     }
     if (relay.order.tls) {
         o.tls_creds = redirect_creds_client(errp);
         if (!o.tls_creds) {
-            qapi_free_SocketAddress(addr);
-            forget_order();
             return false;
         }
     }
+    if (!yank_register_instance(MIGRATION_YANK_INSTANCE, errp)) {
+        object_unref(OBJECT(o.tls_creds));
+        return false;
+    }
     o.addr = addr;
     o.regions = make_regions();
+    relay.sender = redirect_relay_start(&o);
+    yank_register_function(MIGRATION_YANK_INSTANCE, relay_yank, relay.sender);
+    object_unref(OBJECT(o.tls_creds));
+    return true;
+}
+
+void redirect_relay_begin(void (*done)(void))
+{
+    Error *err = NULL;
+
+    assert(redirect_relay_ordered() && !relay.running);
+    relay.running = true;
     relay.redirects = relay.order.session.number;
     relay.keep = ram_block_discard_is_disabled();
     relay.done = done;
     relay.ended = false;
-    relay.sender = redirect_relay_start(&o);
-    object_unref(OBJECT(o.tls_creds));
-    qapi_free_SocketAddress(addr);
+    g_free(relay.last.error);
+    relay.last = (RedirectRelayFigures) {
+        .status = REDIRECT_RELAY_STATUS_FAILED,
+    };
+    find_all_ram();
+    if (!relay_start(&err)) {
+        relay.last.error = g_strdup(error_get_pretty(err));
+        warn_reportf_err(err, "cannot be the relay of a redirected migration, "
+                         "so that the source sends all: ");
+        relay_ended();
+    }
     forget_order();
-    return true;
 }
 
 bool redirect_relay_running(void)
 {
-    return relay.sender;
-}
-
-void redirect_relay_stop(void)
-{
-    if (relay.sender) {
-        redirect_relay_cancel(relay.sender);
-        relay_over();
-    }
+    return relay.running;
 }
 
 RamStrategyRedirectInfo *redirect_relay_info(void)

@@ -26,16 +26,14 @@ bool redirect_relay_ordered(void);
 /*
  * redirect_relay_begin: carry it out; the main stream is over
  *
- * When the relay ends, MIGRATION_REDIRECTED is emitted and @done called, in
- * the main loop.
+ * When the relay has ended, in whatever way, guest memory is given back, then
+ * MIGRATION_REDIRECTED is emitted and @done called, in the main loop.  Until
+ * then, yank of the instance "migration" ends it.
  */
-bool redirect_relay_begin(void (*done)(void), Error **errp);
+void redirect_relay_begin(void (*done)(void));
 
-/* redirect_relay_running: guest memory is still being read */
+/* redirect_relay_running: guest memory is being read or given back */
 bool redirect_relay_running(void);
-
-/* redirect_relay_stop: cancel and wait; no event, no @done */
-void redirect_relay_stop(void);
 
 /* redirect_relay_info: figures of the last relay; NULL when there was none */
 RamStrategyRedirectInfo *redirect_relay_info(void);

@@ -30,6 +30,10 @@
 #define MAX_UNACKED         4
 /* Nothing moves or is answered for so long: give up */
 #define TIMEOUT_MS          30000
+/* At least, when the rate is limited */
+#define BATCHES_A_SECOND    20
+/* Between two attempts to connect */
+#define RETRY_PAUSE_MS      200
 
 typedef struct RelayWorker RelayWorker;
 
@@ -47,6 +51,8 @@ typedef struct Chunk {
 struct RelayWorker {
     RedirectRelaySender *r;
     PageLinkClient *client;     /* written under r->lock */
+    bool sending;               /* not through; under r->lock */
+    bool ending;                /* it ends the session; under r->lock */
     bool *known;                /* regions whose BLOCK was sent */
     /* Those without their ACK, the one being sent, and the next */
     Chunk chunks[MAX_UNACKED + 2];
@@ -58,6 +64,19 @@ struct RelayWorker {
     PageLinkAck ack;
 };
 
+/* Of a connection that failed: another one sends it */
+typedef struct Returned {
+    unsigned region;
+    uint64_t first;
+    uint32_t n;
+} Returned;
+
+/* Nothing in it is owed */
+typedef struct Gap {
+    unsigned region;
+    uint64_t first, n;
+} Gap;
+
 struct RedirectRelaySender {
     /* Constant */
     RedirectSession session;
@@ -68,7 +87,10 @@ struct RedirectRelaySender {
     unsigned nregions;
     unsigned nworkers;
     uint64_t owed;
-    void (*release)(unsigned region, uint64_t first, uint64_t n, void *opaque);
+    int64_t retry_ms;
+    uint64_t (*max_rate)(void *opaque);
+    bool (*release)(unsigned region, uint64_t first, uint64_t n, bool arrived,
+                    void *opaque);
     void (*done)(void *opaque);
     void *opaque;
 
@@ -78,14 +100,18 @@ struct RedirectRelaySender {
 
     QemuMutex lock;
     QemuCond idle;              /* busy has become 0 */
-    QemuCond over;              /* status tells of an end */
+    QemuCond news;              /* for workers: of what is below */
     /* Under the lock */
     RelayWorker workers[MAX_CONNECTIONS];
-    unsigned running;           /* workers that have not ended */
+    unsigned alive;             /* workers that have not failed */
     unsigned busy;              /* workers that may read guest memory */
     unsigned sending;           /* workers that are not through */
+    bool ending;                /* a worker ends the session */
+    bool told;                  /* done was scheduled */
+    GArray *returned;           /* of Returned */
     unsigned next_region;       /* of the next chunk */
     uint64_t next_page;
+    int64_t free_us;            /* when the next page may leave */
     RedirectRelayStatus status;
     char *error;
     int64_t start_ms, end_ms;   /* 0: not yet */
@@ -111,12 +137,13 @@ static void relay_unref(RedirectRelaySender *r)
         g_free(r->workers[i].known);
     }
     g_free(r->regions);
+    g_array_free(r->returned, true);
     qapi_free_SocketAddress(r->addr);
     object_unref(OBJECT(r->tls_creds));
     g_free(r->tls_hostname);
     qemu_mutex_destroy(&r->lock);
     qemu_cond_destroy(&r->idle);
-    qemu_cond_destroy(&r->over);
+    qemu_cond_destroy(&r->news);
     g_free(r->error);
     g_free(r);
 }
@@ -124,6 +151,31 @@ static void relay_unref(RedirectRelaySender *r)
 static bool relay_over(RedirectRelayStatus status)
 {
     return status > REDIRECT_RELAY_STATUS_ACTIVE;
+}
+
+static void relay_done_bh(void *opaque)
+{
+    RedirectRelaySender *r = opaque;
+
+    if (!r->freed && r->done) {
+        r->done(r->opaque);
+    }
+    relay_unref(r);
+}
+
+/*
+ * Called with the lock held: is all over?  A worker that still connects does
+ * not count, as it finds that out by itself.
+ */
+static void relay_tell_locked(RedirectRelaySender *r)
+{
+    if (!relay_over(r->status) || r->busy || r->told) {
+        return;
+    }
+    r->told = true;
+    trace_redirect_relay_end(r->status, r->pages, r->skipped, r->error ?: "");
+    qatomic_inc(&r->refs);
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), relay_done_bh, r);
 }
 
 /* Called with the lock held: the first reason to end is the one that counts */
@@ -136,7 +188,7 @@ static void relay_end_locked(RedirectRelaySender *r,
     r->status = status;
     r->error = g_strdup(error);
     r->end_ms = now_ms();
-    qemu_cond_broadcast(&r->over);
+    qemu_cond_broadcast(&r->news);
     if (status != REDIRECT_RELAY_STATUS_COMPLETED) {
         for (unsigned i = 0; i < r->nworkers; i++) {
             if (r->workers[i].client) {
@@ -144,9 +196,37 @@ static void relay_end_locked(RedirectRelaySender *r,
             }
         }
     }
+    relay_tell_locked(r);
 }
 
-/* Takes over @err */
+/* Called with the lock held */
+static void worker_through_locked(RelayWorker *w)
+{
+    if (w->sending) {
+        w->sending = false;
+        w->r->sending--;
+        qemu_cond_broadcast(&w->r->news);
+    }
+}
+
+/* Called with the lock held: what has not arrived for certain */
+static void worker_return_locked(RelayWorker *w)
+{
+    RedirectRelaySender *r = w->r;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(w->chunks); i++) {
+        Chunk *chunk = &w->chunks[i];
+
+        if (chunk->used) {
+            Returned back = { chunk->region, chunk->first, chunk->n };
+
+            g_array_append_val(r->returned, back);
+            chunk->used = false;
+        }
+    }
+}
+
+/* The last connection to fail ends the relay.  Takes over @err. */
 static void worker_fail(RelayWorker *w, Error *err)
 {
     RedirectRelaySender *r = w->r;
@@ -155,54 +235,95 @@ static void worker_fail(RelayWorker *w, Error *err)
                                  PAGELINK_ERR_SHUTDOWN;
 
     QEMU_LOCK_GUARD(&r->lock);
-    relay_end_locked(r, released ? REDIRECT_RELAY_STATUS_RELEASED
-                                 : REDIRECT_RELAY_STATUS_FAILED,
-                     released ? NULL : error_get_pretty(err));
+    trace_redirect_relay_fail(r->alive, error_get_pretty(err));
+    if (released) {
+        relay_end_locked(r, REDIRECT_RELAY_STATUS_RELEASED, NULL);
+    } else if (!--r->alive) {
+        relay_end_locked(r, REDIRECT_RELAY_STATUS_FAILED,
+                         error_get_pretty(err));
+    }
+    worker_return_locked(w);
+    worker_through_locked(w);
+    if (w->ending) {
+        r->ending = w->ending = false;
+        qemu_cond_broadcast(&r->news);
+    }
     error_free(err);
 }
 
 static void relay_release(RedirectRelaySender *r, unsigned region,
-                          uint64_t first, uint64_t n)
+                          uint64_t first, uint64_t n, bool arrived)
 {
-    if (r->release && n) {
-        r->release(region, first, n, r->opaque);
+    if (r->release && n &&
+        !r->release(region, first, n, arrived, r->opaque)) {
+        redirect_relay_cancel(r);
     }
 }
 
 /*
+ * Called with the lock held: what a failed connection left, or what comes
+ * next.  @gap is what lies before it, in which nothing is owed.  Returns
+ * false when the region is at its end.
+ */
+static bool claim_locked(RedirectRelaySender *r, Chunk *chunk, Gap *gap)
+{
+    RedirectRelayRegion *region = &r->regions[r->next_region];
+    uint64_t owed;
+
+    if (r->returned->len) {
+        Returned *back = &g_array_index(r->returned, Returned,
+                                        r->returned->len - 1);
+
+        chunk->region = back->region;
+        chunk->first = back->first;
+        chunk->n = back->n;
+        g_array_set_size(r->returned, r->returned->len - 1);
+        return true;
+    }
+    gap->region = r->next_region;
+    gap->first = r->next_page;
+    owed = find_next_bit(region->owed, region->pages, r->next_page);
+    if (owed >= region->pages) {
+        gap->n = region->pages - gap->first;
+        r->next_region++;
+        r->next_page = 0;
+        return false;
+    }
+    chunk->region = r->next_region;
+    chunk->first = QEMU_ALIGN_DOWN(owed, CHUNK_PAGES);
+    chunk->n = MIN(CHUNK_PAGES, region->pages - chunk->first);
+    gap->n = chunk->first - gap->first;
+    r->next_page = chunk->first + chunk->n;
+    return true;
+}
+
+/*
  * Claim the next chunk in which a page is owed, give back what lies before
- * it.  Returns NULL when there is none.
+ * it, which may take long and needs no lock.  Returns NULL when there is none.
  */
 static Chunk *relay_claim(RelayWorker *w)
 {
     RedirectRelaySender *r = w->r;
+    Chunk *chunk = w->chunks;
 
-    QEMU_LOCK_GUARD(&r->lock);
-    for (; r->next_region < r->nregions; r->next_region++, r->next_page = 0) {
-        RedirectRelayRegion *region = &r->regions[r->next_region];
-        uint64_t from = r->next_page;
-        uint64_t owed = find_next_bit(region->owed, region->pages, from);
-        Chunk *chunk = w->chunks;
-
-        if (owed >= region->pages) {
-            relay_release(r, r->next_region, from, region->pages - from);
-            continue;
-        }
-        while (chunk->used) {
-            chunk++;
-            assert(chunk < w->chunks + ARRAY_SIZE(w->chunks));
-        }
-        chunk->w = w;
-        chunk->used = true;
-        chunk->answered = false;
-        chunk->region = r->next_region;
-        chunk->first = QEMU_ALIGN_DOWN(owed, CHUNK_PAGES);
-        chunk->n = MIN(CHUNK_PAGES, region->pages - chunk->first);
-        relay_release(r, r->next_region, from, chunk->first - from);
-        r->next_page = chunk->first + chunk->n;
-        return chunk;
+    while (chunk->used) {
+        chunk++;
+        assert(chunk < w->chunks + ARRAY_SIZE(w->chunks));
     }
-    return NULL;
+    chunk->w = w;
+    chunk->answered = false;
+    while (!chunk->used) {
+        Gap gap = { };
+
+        WITH_QEMU_LOCK_GUARD(&r->lock) {
+            if (!r->returned->len && r->next_region >= r->nregions) {
+                return NULL;
+            }
+            chunk->used = claim_locked(r, chunk, &gap);
+        }
+        relay_release(r, gap.region, gap.first, gap.n, false);
+    }
+    return chunk;
 }
 
 static void chunk_answered(void *opaque, const PageLinkFault *error)
@@ -225,10 +346,11 @@ static void chunk_synced(void *opaque, const PageLinkFault *error)
     w->unacked--;
     w->answers++;
     if (error || w->ack.refused) {
+        /* Still in use: it goes to another connection */
         w->refused = true;
-    } else {
-        relay_release(w->r, chunk->region, chunk->first, chunk->n);
+        return;
     }
+    relay_release(w->r, chunk->region, chunk->first, chunk->n, true);
     chunk->used = false;
 }
 
@@ -274,22 +396,61 @@ static bool worker_poll(RelayWorker *w, Error **errp)
     return true;
 }
 
+static uint64_t relay_rate(RedirectRelaySender *r)
+{
+    return r->max_rate ? r->max_rate(r->opaque) : 0;
+}
+
+/* Pages to send at once: a slow stream shall not look like one that stalls */
+static unsigned relay_batch(RedirectRelaySender *r, unsigned max)
+{
+    uint64_t rate = relay_rate(r);
+
+    return rate ? MIN(MAX(rate / BATCHES_A_SECOND / PAGELINK_PAGE_SIZE, 1),
+                      max) : max;
+}
+
+/* Wait until @bytes more do not exceed the rate that all connections share */
+static void relay_pace(RedirectRelaySender *r, uint64_t bytes)
+{
+    uint64_t rate = relay_rate(r);
+    int64_t start;
+
+    if (!rate) {
+        return;
+    }
+    QEMU_LOCK_GUARD(&r->lock);
+    start = MAX(r->free_us, g_get_monotonic_time());
+    r->free_us = start + bytes * G_USEC_PER_SEC / rate;
+    while (!relay_over(r->status)) {
+        int64_t left = start - g_get_monotonic_time();
+
+        if (left <= 0) {
+            break;
+        }
+        qemu_cond_timedwait(&r->news, &r->lock, DIV_ROUND_UP(left, 1000));
+    }
+}
+
 static bool worker_put(RelayWorker *w, const PageLinkPage *pages, unsigned n,
                        Error **errp)
 {
     RedirectRelaySender *r = w->r;
     unsigned zero = 0;
+    uint64_t bytes;
 
-    if (!pagelink_client_put(w->client, pages, n, errp)) {
-        return false;
-    }
     for (unsigned i = 0; i < n; i++) {
         zero += !pages[i].data;
     }
+    bytes = sizeof(PageLinkHeader) + n * sizeof(PageLinkEntry) +
+            (uint64_t)(n - zero) * PAGELINK_PAGE_SIZE;
+    relay_pace(r, bytes);
+    if (!pagelink_client_put(w->client, pages, n, errp)) {
+        return false;
+    }
     qatomic_add(&r->pages, n);
     qatomic_add(&r->zero, zero);
-    qatomic_add(&r->bytes, sizeof(PageLinkHeader) + n * sizeof(PageLinkEntry) +
-                           (uint64_t)(n - zero) * PAGELINK_PAGE_SIZE);
+    qatomic_add(&r->bytes, bytes);
     return true;
 }
 
@@ -297,7 +458,7 @@ static bool worker_send(RelayWorker *w, const Chunk *chunk, Error **errp)
 {
     RedirectRelaySender *r = w->r;
     RedirectRelayRegion *region = &r->regions[chunk->region];
-    unsigned max = pagelink_client_info(w->client)->max_batch;
+    unsigned max = relay_batch(r, pagelink_client_info(w->client)->max_batch);
     uint64_t end = chunk->first + chunk->n, page;
     PageLinkPage pages[PAGELINK_MAX_BATCH];
     unsigned n = 0;
@@ -345,31 +506,34 @@ static bool worker_chunk(RelayWorker *w, Chunk *chunk, Error **errp)
 
 /*
  * The one that is through last ends the session.  The others stay connected
- * until then: a relay without a connection would be taken for lost.
+ * until then: a relay without a connection would be taken for lost, and a
+ * connection that fails leaves something to send.
+ *
+ * Returns whether there is more to send; else, w->ending tells whose it is to
+ * end the session.
  */
-static bool worker_finish(RelayWorker *w, Error **errp)
+static bool worker_wait(RelayWorker *w)
 {
     RedirectRelaySender *r = w->r;
 
-    WITH_QEMU_LOCK_GUARD(&r->lock) {
-        bool last = !--r->sending;
-
-        while (!last && !relay_over(r->status)) {
-            qemu_cond_wait(&r->over, &r->lock);
-        }
-        if (relay_over(r->status)) {
+    QEMU_LOCK_GUARD(&r->lock);
+    worker_through_locked(w);
+    while (!relay_over(r->status)) {
+        if (r->returned->len) {
+            w->sending = true;
+            r->sending++;
             return true;
         }
+        if (!r->sending && !r->ending) {
+            r->ending = w->ending = true;
+            return false;
+        }
+        qemu_cond_wait(&r->news, &r->lock);
     }
-    if (!pagelink_client_end(w->client, errp)) {
-        return false;
-    }
-    QEMU_LOCK_GUARD(&r->lock);
-    relay_end_locked(r, REDIRECT_RELAY_STATUS_COMPLETED, NULL);
-    return true;
+    return false;
 }
 
-static bool worker_send_all(RelayWorker *w, Error **errp)
+static bool worker_send_chunks(RelayWorker *w, Error **errp)
 {
     Chunk *chunk = relay_claim(w), *next;
 
@@ -388,7 +552,27 @@ static bool worker_send_all(RelayWorker *w, Error **errp)
             return false;
         }
     }
-    return worker_finish(w, errp);
+    return true;
+}
+
+static bool worker_send_all(RelayWorker *w, Error **errp)
+{
+    RedirectRelaySender *r = w->r;
+
+    do {
+        if (!worker_send_chunks(w, errp)) {
+            return false;
+        }
+    } while (worker_wait(w));
+    if (!w->ending) {
+        return true;
+    }
+    if (!pagelink_client_end(w->client, errp)) {
+        return false;
+    }
+    QEMU_LOCK_GUARD(&r->lock);
+    relay_end_locked(r, REDIRECT_RELAY_STATUS_COMPLETED, NULL);
+    return true;
 }
 
 static PageLinkClient *worker_connect(RelayWorker *w, Error **errp)
@@ -408,6 +592,37 @@ static PageLinkClient *worker_connect(RelayWorker *w, Error **errp)
     memcpy(o.uuid, r->session.uuid, sizeof(o.uuid));
     memcpy(o.key, r->session.key, sizeof(o.key));
     return pagelink_client_connect(&o, errp);
+}
+
+/* False when the relay is over */
+static bool relay_pause(RedirectRelaySender *r, int ms)
+{
+    QEMU_LOCK_GUARD(&r->lock);
+    if (!relay_over(r->status)) {
+        qemu_cond_timedwait(&r->news, &r->lock, ms);
+    }
+    return !relay_over(r->status);
+}
+
+/* Again and again for a while: it may be busy, or have no room for us yet */
+static PageLinkClient *worker_connect_patiently(RelayWorker *w, Error **errp)
+{
+    int64_t end = now_ms() + w->r->retry_ms;
+
+    while (true) {
+        Error *err = NULL;
+        PageLinkClient *client = worker_connect(w, &err);
+
+        if (client) {
+            return client;
+        }
+        trace_redirect_relay_connect(error_get_pretty(err));
+        if (now_ms() >= end || !relay_pause(w->r, RETRY_PAUSE_MS)) {
+            error_propagate(errp, err);
+            return NULL;
+        }
+        error_free(err);
+    }
 }
 
 /* From here on the worker may read guest memory, unless it is too late */
@@ -441,16 +656,7 @@ static void worker_close(RelayWorker *w)
     if (!--r->busy) {
         qemu_cond_broadcast(&r->idle);
     }
-}
-
-static void relay_done_bh(void *opaque)
-{
-    RedirectRelaySender *r = opaque;
-
-    if (!r->freed && r->done) {
-        r->done(r->opaque);
-    }
-    relay_unref(r);
+    relay_tell_locked(r);
 }
 
 static void *worker_main(void *opaque)
@@ -458,8 +664,7 @@ static void *worker_main(void *opaque)
     RelayWorker *w = opaque;
     RedirectRelaySender *r = w->r;
     Error *err = NULL;
-    PageLinkClient *client = worker_connect(w, &err);
-    bool last;
+    PageLinkClient *client = worker_connect_patiently(w, &err);
 
     if (!client) {
         worker_fail(w, err);
@@ -471,19 +676,7 @@ static void *worker_main(void *opaque)
         }
         worker_close(w);
     }
-    WITH_QEMU_LOCK_GUARD(&r->lock) {
-        last = !--r->running;
-        if (last) {
-            trace_redirect_relay_end(r->status, r->pages, r->skipped,
-                                     r->error ?: "");
-        }
-    }
-    if (last) {
-        /* Takes over this thread's reference */
-        aio_bh_schedule_oneshot(qemu_get_aio_context(), relay_done_bh, r);
-    } else {
-        relay_unref(r);
-    }
+    relay_unref(r);
     return NULL;
 }
 
@@ -497,7 +690,8 @@ RedirectRelaySender *redirect_relay_start(const RedirectRelayOptions *o)
     object_class_by_name(TYPE_QIO_CHANNEL_TLS);
     qemu_mutex_init(&r->lock);
     qemu_cond_init(&r->idle);
-    qemu_cond_init(&r->over);
+    qemu_cond_init(&r->news);
+    r->returned = g_array_new(false, false, sizeof(Returned));
     r->session = o->session;
     r->addr = QAPI_CLONE(SocketAddress, o->addr);
     r->tls_creds = o->tls_creds;
@@ -507,17 +701,20 @@ RedirectRelaySender *redirect_relay_start(const RedirectRelayOptions *o)
     r->tls_hostname = g_strdup(o->tls_hostname);
     r->regions = o->regions;
     r->nregions = o->nregions;
+    r->retry_ms = o->retry_ms;
+    r->max_rate = o->max_rate;
     r->release = o->release;
     r->done = o->done;
     r->opaque = o->opaque;
     for (unsigned i = 0; i < r->nregions; i++) {
         r->owed += bitmap_count_one(r->regions[i].owed, r->regions[i].pages);
     }
-    r->nworkers = r->running = r->sending = o->connections;
+    r->nworkers = r->alive = r->sending = o->connections;
     r->refs = 1 + r->nworkers;
     trace_redirect_relay_start(r->owed);
     for (unsigned i = 0; i < r->nworkers; i++) {
         r->workers[i].r = r;
+        r->workers[i].sending = true;
         r->workers[i].known = g_new0(bool, r->nregions);
     }
     for (unsigned i = 0; i < o->connections; i++) {

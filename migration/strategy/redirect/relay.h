@@ -6,7 +6,8 @@
  * A client of a page link (docs/interop/pagelink.rst): PUTs the pages that it
  * owes in ascending order, asks every now and then what has arrived there
  * from the source, so as not to send that, and gives memory back once a SYNC
- * says that it has arrived.
+ * says that it has arrived.  A connection that fails leaves its part to the
+ * others; the relay fails with the last one.
  *
  * Threads: one for each connection, and none of them takes the BQL.  Memory
  * of the regions must not be written while the relay runs.
@@ -57,13 +58,21 @@ typedef struct RedirectRelayOptions {
     RedirectRelayRegion *regions;   /* taken over, with what they own */
     unsigned nregions;
 
+    int64_t retry_ms;               /* tries so long to connect */
+
     /*
-     * release: pages @first to @first + @n - 1 of @region have arrived; on the
-     *          relay's threads; or NULL
+     * max_rate: bytes a second that all connections send at most, 0 for no
+     *           limit; asked again and again, on the relay's threads; or NULL
+     * release: pages @first to @first + @n - 1 of @region are not needed any
+     *          more, as they have arrived or (!@arrived) were never owed; on
+     *          the relay's threads, without locks; or NULL.  Returns false
+     *          to cancel the relay.
      * done: the relay has ended; in the main loop.  Not called after
      *       redirect_relay_free().
      */
-    void (*release)(unsigned region, uint64_t first, uint64_t n, void *opaque);
+    uint64_t (*max_rate)(void *opaque);
+    bool (*release)(unsigned region, uint64_t first, uint64_t n, bool arrived,
+                    void *opaque);
     void (*done)(void *opaque);
     void *opaque;
 } RedirectRelayOptions;

@@ -26,18 +26,13 @@ bool redirect_relay_ordered(void)
     return false;
 }
 
-bool redirect_relay_begin(void (*done)(void), Error **errp)
+void redirect_relay_begin(void (*done)(void))
 {
-    return not_here(errp);
 }
 
 bool redirect_relay_running(void)
 {
     return false;
-}
-
-void redirect_relay_stop(void)
-{
 }
 
 RamStrategyRedirectInfo *redirect_relay_info(void)
