@@ -111,6 +111,8 @@ uint64_t strategy_delta_cache_size(void);
  * At the source:
  * strategy_repeats_setup_now: the sections are set up once more, for
  *                             another destination.  Migration thread.
+ * strategy_survives_error: the stream is broken: does it go on to another
+ *                          destination?  Migration thread.
  * strategy_return_path_message: one came.  Thread of the return path.
  *
  * At the old destination, in the incoming coroutine:
@@ -125,6 +127,7 @@ uint64_t strategy_delta_cache_size(void);
 #define STRATEGY_RP_TYPE 9
 
 extern bool strategy_repeats_setup_now;
+bool strategy_survives_error(void);
 extern bool redirect_sink_active;
 
 static inline bool strategy_repeats_setup(void)

@@ -254,6 +254,11 @@ bool strategy_needs_return_path(void)
 
 bool strategy_repeats_setup_now;
 
+bool strategy_survives_error(void)
+{
+    return redirect_survives_error();
+}
+
 bool strategy_return_path_message(const uint8_t *buf, size_t len,
                                   Error **errp)
 {

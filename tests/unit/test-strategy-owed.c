@@ -185,8 +185,10 @@ static void test_health(void)
           REDIRECT_HEALTH_GOOD },
         { "sent nothing", 0, { { 100, CONNECT } }, 1100, 0,
           REDIRECT_HEALTH_STALLED },
-        { "sent nothing from afar", 300, { { 100, CONNECT } }, 1100, 0,
+        { "sent nothing from afar", 200, { { 100, CONNECT } }, 1100, 0,
           REDIRECT_HEALTH_GOOD },
+        { "a round trip that cannot be", 10000, { { 100, CONNECT } }, 3100, 0,
+          REDIRECT_HEALTH_STALLED },
         { "half", 0, { { 0, CONNECT }, { 500, 250 } }, 600, 1000,
           REDIRECT_HEALTH_GOOD },
         { "below half", 0, { { 0, CONNECT }, { 500, 249 } }, 600, 1000,
@@ -197,8 +199,11 @@ static void test_health(void)
           { { 0, CONNECT }, { 500, 10 }, { 1000, 500 } }, 1010, 1000,
           REDIRECT_HEALTH_GOOD },
         { "fast, then slow", 0,
+          { { 0, CONNECT }, { 500, 500 }, { 1000, 10 }, { 1500, 10 } }, 1510,
+          1000, REDIRECT_HEALTH_SLOW },
+        { "fast, with a hiccup", 0,
           { { 0, CONNECT }, { 500, 500 }, { 1000, 10 } }, 1010, 1000,
-          REDIRECT_HEALTH_SLOW },
+          REDIRECT_HEALTH_GOOD },
         { "fast, then nothing", 0,
           { { 0, CONNECT }, { 500, 500 }, { 900, 0 } }, 1500, 1,
           REDIRECT_HEALTH_STALLED },
@@ -268,8 +273,61 @@ static void test_idle_source(void)
     g_assert_cmpint(redirect_policy_health(&p, 5000), ==,
                     REDIRECT_HEALTH_SLOW);
     /* Seconds' worth: each time costs a look at the dirty log */
-    g_assert_cmpuint(redirect_policy_take(&p, REDIRECT_HEALTH_SLOW), ==,
-                     50000);
+    g_assert_cmpuint(redirect_policy_take(&p, REDIRECT_HEALTH_SLOW, RAM),
+                     ==, 50000);
+}
+
+/* Pages of zero say little about a relay */
+static void test_zero_pages(void)
+{
+    static const struct {
+        uint64_t pages, zero;
+        RedirectRelayHealth health;
+    } cases[] = {
+        { 1000, 0, REDIRECT_HEALTH_GOOD },
+        { 1000, 500, REDIRECT_HEALTH_GOOD },
+        /* Slow in what counts */
+        { 800, 400, REDIRECT_HEALTH_SLOW },
+        /* It had nothing else to send */
+        { 10000, 10000, REDIRECT_HEALTH_GOOD },
+        /* That is slow in any case */
+        { 400, 400, REDIRECT_HEALTH_SLOW },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        RedirectPolicy p = { };
+        uint64_t zero = 0;
+
+        redirect_policy_own(&p, 1000);
+        redirect_policy_init(&p, RAM, 0, 0);
+        redirect_policy_relay(&p, REDIRECT_RELAY_CONNECTED, 0);
+        for (int64_t ms = 1000; ms <= 3000; ms += 1000) {
+            zero += cases[i].zero;
+            redirect_policy_zero(&p, zero);
+            redirect_policy_progress(&p, cases[i].pages, ms);
+        }
+        g_assert_cmpint(redirect_policy_health(&p, 3000), ==,
+                        cases[i].health);
+    }
+}
+
+/* Of the rest of a slow relay, each does what it can in the same time */
+static void test_fair(void)
+{
+    RedirectPolicy p = { };
+
+    redirect_policy_own(&p, 9000);
+    redirect_policy_init(&p, RAM, 0, 0);
+    redirect_policy_relay(&p, REDIRECT_RELAY_CONNECTED, 0);
+    redirect_policy_progress(&p, 1000, 1000);
+    g_assert_cmpint(redirect_policy_health(&p, 1000), ==,
+                    REDIRECT_HEALTH_SLOW);
+    g_assert_cmpuint(redirect_policy_take(&p, REDIRECT_HEALTH_SLOW, RAM), ==,
+                     18000);
+    g_assert_cmpuint(redirect_policy_take(&p, REDIRECT_HEALTH_SLOW, 10000),
+                     ==, 9000);
+    g_assert_cmpuint(redirect_policy_take(&p, REDIRECT_HEALTH_SLOW, 100), ==,
+                     256);
 }
 
 /* The source's rate follows what it sends, but one window is not all */
@@ -306,10 +364,11 @@ static void test_budget(void)
         uint64_t sum = 0, n;
 
         redirect_policy_init(&p, RAM, 0, 0);
-        g_assert_cmpuint(MIN(redirect_policy_take(&p, cases[i].health), RAM),
-                         ==, cases[i].once);
+        g_assert_cmpuint(MIN(redirect_policy_take(&p, cases[i].health, RAM),
+                             RAM), ==, cases[i].once);
         do {
-            n = MIN(redirect_policy_take(&p, cases[i].health), RAM - sum);
+            n = MIN(redirect_policy_take(&p, cases[i].health, RAM - sum),
+                    RAM - sum);
             redirect_policy_took(&p, cases[i].health, n);
             sum += n;
         } while (n);
@@ -324,9 +383,11 @@ static void test_budget_apart(void)
 
     redirect_policy_init(&p, RAM, 0, 0);
     redirect_policy_took(&p, REDIRECT_HEALTH_SLOW, RAM / 2);
-    g_assert_cmpuint(redirect_policy_take(&p, REDIRECT_HEALTH_GOOD), ==, 256);
+    g_assert_cmpuint(redirect_policy_take(&p, REDIRECT_HEALTH_GOOD, RAM), ==,
+                     256);
     redirect_policy_took(&p, REDIRECT_HEALTH_GOOD, HELP - 10);
-    g_assert_cmpuint(redirect_policy_take(&p, REDIRECT_HEALTH_GOOD), ==, 10);
+    g_assert_cmpuint(redirect_policy_take(&p, REDIRECT_HEALTH_GOOD, RAM), ==,
+                     10);
 }
 
 int main(int argc, char **argv)
@@ -338,6 +399,8 @@ int main(int argc, char **argv)
     g_test_add_func("/strategy/owed/encode", test_encode);
     g_test_add_func("/strategy/owed/health", test_health);
     g_test_add_func("/strategy/owed/idle-source", test_idle_source);
+    g_test_add_func("/strategy/owed/zero-pages", test_zero_pages);
+    g_test_add_func("/strategy/owed/fair", test_fair);
     g_test_add_func("/strategy/owed/own-rate", test_own_rate);
     g_test_add_func("/strategy/owed/budget", test_budget);
     g_test_add_func("/strategy/owed/budget-apart", test_budget_apart);

@@ -4,10 +4,15 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include <sys/ioctl.h>
+#ifdef CONFIG_LINUX
+#include <linux/sockios.h>
+#endif
 #include "block/aio.h"
 #include "block/aio-wait.h"
 #include "io/channel-socket.h"
 #include "io/channel-tls.h"
+#include "io/dns-resolver.h"
 #include "qapi/clone-visitor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-visit-sockets.h"
@@ -24,12 +29,14 @@
 #include "channel.h"
 #include "fault.h"
 
+/* Of the return path, in migration.c */
+#define RP_PONG 2
+
 struct RedirectConnect {
     SocketAddress *addr;
     QIOChannelSocket *sioc;
     QIOChannelTLS *tioc;        /* or NULL */
-    int64_t start_ms;
-    int64_t end_ms;
+    SocketAddress *not_to;      /* or NULL */
     Error *err;
     bool dropped;               /* atomic */
 
@@ -46,6 +53,7 @@ static void connect_free(RedirectConnect *c)
     }
     object_unref(OBJECT(c->sioc));
     qapi_free_SocketAddress(c->addr);
+    qapi_free_SocketAddress(c->not_to);
     error_free(c->err);
     g_free(c);
 }
@@ -69,16 +77,49 @@ static void handshake_ended(QIOTask *task, gpointer opaque)
     qio_task_propagate_error(task, &c->err);
 }
 
+static bool same_inet(const SocketAddress *a, const SocketAddress *b)
+{
+    return a->type == SOCKET_ADDRESS_TYPE_INET &&
+           b->type == SOCKET_ADDRESS_TYPE_INET &&
+           g_str_equal(a->u.inet.host, b->u.inet.host) &&
+           g_str_equal(a->u.inet.port, b->u.inet.port);
+}
+
+/* Is it where the migration goes already, under whatever name? */
+static bool connect_allowed(RedirectConnect *c)
+{
+    SocketAddress **addrs;
+    bool same = false;
+    size_t n;
+
+    if (!c->not_to || c->addr->type != SOCKET_ADDRESS_TYPE_INET) {
+        return true;
+    }
+    if (qio_dns_resolver_lookup_sync(qio_dns_resolver_get_instance(), c->addr,
+                                     &n, &addrs, &c->err) < 0) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        same |= same_inet(addrs[i], c->not_to);
+        qapi_free_SocketAddress(addrs[i]);
+    }
+    g_free(addrs);
+    if (same) {
+        error_setg(&c->err, "the migration goes there already");
+    }
+    return !same;
+}
+
 static void *connect_thread(void *opaque)
 {
     RedirectConnect *c = opaque;
 
-    if (qio_channel_socket_connect_sync(c->sioc, c->addr, &c->err) == 0 &&
+    if (connect_allowed(c) &&
+        qio_channel_socket_connect_sync(c->sioc, c->addr, &c->err) == 0 &&
         c->tioc && !qatomic_read(&c->dropped)) {
         /* The socket blocks, so the handshake has ended on return */
         qio_channel_tls_handshake(c->tioc, handshake_ended, c, NULL, NULL);
     }
-    c->end_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
     aio_bh_schedule_oneshot(qemu_get_aio_context(), connect_ended_bh, c);
     return NULL;
 }
@@ -101,11 +142,24 @@ static bool connect_prepare_tls(RedirectConnect *c, Error **errp)
     return true;
 }
 
+static QIOChannelSocket *socket_below(QIOChannel *ioc)
+{
+    QIOChannelTLS *tioc =
+        (QIOChannelTLS *)object_dynamic_cast(OBJECT(ioc),
+                                             TYPE_QIO_CHANNEL_TLS);
+
+    return (QIOChannelSocket *)
+        object_dynamic_cast(OBJECT(tioc ? tioc->master : ioc),
+                            TYPE_QIO_CHANNEL_SOCKET);
+}
+
 RedirectConnect *redirect_connect_start(const SocketAddress *addr,
+                                        QIOChannel *not_to,
                                         void (*done)(void *opaque),
                                         void *opaque, Error **errp)
 {
     RedirectConnect *c = g_new0(RedirectConnect, 1);
+    QIOChannelSocket *other = not_to ? socket_below(not_to) : NULL;
     QemuThread thread;
 
     c->addr = QAPI_CLONE(SocketAddress, addr);
@@ -113,6 +167,9 @@ RedirectConnect *redirect_connect_start(const SocketAddress *addr,
     qio_channel_set_name(QIO_CHANNEL(c->sioc), "migration-redirect");
     c->done = done;
     c->opaque = opaque;
+    if (other && other->remoteAddrLen) {
+        c->not_to = qio_channel_socket_get_remote_address(other, NULL);
+    }
     if (redirect_fault("before-connect")) {
         error_setg(errp, "fault point 'before-connect'");
         connect_free(c);
@@ -122,14 +179,12 @@ RedirectConnect *redirect_connect_start(const SocketAddress *addr,
         connect_free(c);
         return NULL;
     }
-    c->start_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
     qemu_thread_create(&thread, "mig/redirect", connect_thread, c,
                        QEMU_THREAD_DETACHED);
     return c;
 }
 
-QIOChannel *redirect_connect_take(RedirectConnect *c, int64_t *ms,
-                                  Error **errp)
+QIOChannel *redirect_connect_take(RedirectConnect *c, Error **errp)
 {
     QIOChannel *ioc = c->tioc ? QIO_CHANNEL(c->tioc) : QIO_CHANNEL(c->sioc);
 
@@ -142,7 +197,6 @@ QIOChannel *redirect_connect_take(RedirectConnect *c, int64_t *ms,
         error_setg(errp, "fault point 'after-connect'");
         return NULL;
     }
-    *ms = c->end_ms - c->start_ms;
     return QIO_CHANNEL(object_ref(OBJECT(ioc)));
 }
 
@@ -163,17 +217,6 @@ void redirect_connect_drop(RedirectConnect *c)
     }
 }
 
-static QIOChannelSocket *socket_below(QIOChannel *ioc)
-{
-    QIOChannelTLS *tioc =
-        (QIOChannelTLS *)object_dynamic_cast(OBJECT(ioc),
-                                             TYPE_QIO_CHANNEL_TLS);
-
-    return (QIOChannelSocket *)
-        object_dynamic_cast(OBJECT(tioc ? tioc->master : ioc),
-                            TYPE_QIO_CHANNEL_SOCKET);
-}
-
 bool redirect_same_peer(QIOChannel *a, QIOChannel *b)
 {
     QIOChannelSocket *sa = socket_below(a), *sb = socket_below(b);
@@ -184,13 +227,29 @@ bool redirect_same_peer(QIOChannel *a, QIOChannel *b)
            !memcmp(&sa->remoteAddr, &sb->remoteAddr, sa->remoteAddrLen);
 }
 
+uint64_t redirect_unsent(QIOChannel *ioc)
+{
+    QIOChannelSocket *sioc = socket_below(ioc);
+    int n = 0;
+
+#ifdef SIOCOUTQ
+    if (!sioc || ioctl(sioc->fd, SIOCOUTQ, &n) < 0) {
+        return 0;
+    }
+#endif
+    return n;
+}
+
 struct RedirectHandshake {
     QIOChannel *ioc;
+    uint8_t *setup;
+    size_t len, ping;
     QemuThread thread;
 
     QemuMutex lock;
     RedirectAnswer answer;
     RedirectReady ready;
+    int64_t rtt_ms;
     Error *err;
 };
 
@@ -211,6 +270,35 @@ static uint8_t *read_message(QIOChannel *ioc, uint16_t *type, uint16_t *len,
         return NULL;
     }
     return g_steal_pointer(&buf);
+}
+
+/* Write up to the PING, and see how long the PONG takes */
+static bool measure_rtt(RedirectHandshake *h, int64_t *rtt_ms, Error **errp)
+{
+    int64_t start;
+    uint16_t type, len;
+
+    if (qio_channel_write_all(h->ioc, (char *)h->setup, h->ping, errp) < 0) {
+        return false;
+    }
+    start = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+    do {
+        g_autofree uint8_t *buf = read_message(h->ioc, &type, &len, errp);
+
+        if (!buf) {
+            error_prepend(errp, "it gave up while it read the set-up, its log "
+                          "says why: ");
+            return false;
+        }
+    } while (type != RP_PONG);
+    *rtt_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) - start;
+    return true;
+}
+
+static bool write_rest(RedirectHandshake *h, Error **errp)
+{
+    return qio_channel_write_all(h->ioc, (char *)h->setup + h->ping,
+                                 h->len - h->ping, errp) == 0;
 }
 
 /* Read up to the answer; false when there will be none */
@@ -252,22 +340,29 @@ static void *handshake_thread(void *opaque)
     RedirectHandshake *h = opaque;
     RedirectReady ready;
     Error *err = NULL;
-    bool ok = read_answer(h->ioc, &ready, &err);
+    int64_t rtt_ms;
+    bool ok = measure_rtt(h, &rtt_ms, &err) && write_rest(h, &err) &&
+              read_answer(h->ioc, &ready, &err);
 
     QEMU_LOCK_GUARD(&h->lock);
     if (ok) {
         h->ready = ready;
+        h->rtt_ms = rtt_ms;
     }
     h->err = err;
     h->answer = ok ? REDIRECT_ANSWER_READY : REDIRECT_ANSWER_NO;
     return NULL;
 }
 
-RedirectHandshake *redirect_handshake_start(QIOChannel *ioc)
+RedirectHandshake *redirect_handshake_start(QIOChannel *ioc, uint8_t *setup,
+                                            size_t len, size_t ping)
 {
     RedirectHandshake *h = g_new0(RedirectHandshake, 1);
 
     h->ioc = ioc;
+    h->setup = setup;
+    h->len = len;
+    h->ping = ping;
     qemu_mutex_init(&h->lock);
     qemu_thread_create(&h->thread, "mig/redirect-rp", handshake_thread, h,
                        QEMU_THREAD_JOINABLE);
@@ -275,11 +370,15 @@ RedirectHandshake *redirect_handshake_start(QIOChannel *ioc)
 }
 
 RedirectAnswer redirect_handshake_poll(RedirectHandshake *h,
-                                       RedirectReady *ready, Error **errp)
+                                       RedirectReady *ready, int64_t *rtt_ms,
+                                       Error **errp)
 {
     QEMU_LOCK_GUARD(&h->lock);
     if (h->answer == REDIRECT_ANSWER_READY) {
         *ready = h->ready;
+        if (rtt_ms) {
+            *rtt_ms = h->rtt_ms;
+        }
     } else if (h->answer == REDIRECT_ANSWER_NO) {
         error_propagate(errp, error_copy(h->err));
     }
@@ -291,12 +390,13 @@ void redirect_handshake_free(RedirectHandshake *h)
     if (!h) {
         return;
     }
-    if (redirect_handshake_poll(h, &(RedirectReady) {}, NULL) ==
+    if (redirect_handshake_poll(h, &(RedirectReady) {}, NULL, NULL) ==
         REDIRECT_ANSWER_NONE) {
         qio_channel_shutdown(h->ioc, QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
     }
     qemu_thread_join(&h->thread);
     qemu_mutex_destroy(&h->lock);
     error_free(h->err);
+    g_free(h->setup);
     g_free(h);
 }

@@ -9,6 +9,9 @@
 #include "qemu/thread.h"
 #include "owed.h"
 
+/* Pages, 1 MiB */
+#define MIN_CHUNK 256
+
 struct RedirectOwed {
     QemuMutex lock;             /* of all that follows */
     uint64_t left;
@@ -161,7 +164,7 @@ void redirect_policy_init(RedirectPolicy *p, uint64_t ram_pages,
     *p = (RedirectPolicy) {
         .own_rate = p->own_rate,
         .ram_pages = ram_pages,
-        .rtt_ms = rtt_ms,
+        .rtt_ms = MIN(rtt_ms, REDIRECT_MAX_RTT_MS),
         .last_progress_ms = now_ms,
         .window_start_ms = now_ms,
     };
@@ -172,13 +175,33 @@ void redirect_policy_relay(RedirectPolicy *p, uint16_t state, int64_t now_ms)
     if (state == REDIRECT_RELAY_CONNECTED) {
         if (!p->connected || p->gone) {
             p->last_progress_ms = p->window_start_ms = now_ms;
-            p->window_pages = 0;
+            p->window_pages = p->window_zero = 0;
         }
         p->connected = true;
         p->gone = false;
     } else {
         p->gone = true;
     }
+}
+
+/*
+ * Zero pages are not what the link limits: those of a window do not count.
+ * Where there are more of them than of others, they tell nothing about it
+ * either, unless not even together were they many.
+ */
+static void window_rate(RedirectPolicy *p, int64_t ms)
+{
+    uint64_t zero = MIN(p->window_zero, p->window_pages);
+    double all = p->window_pages * 1000.0 / ms;
+    double rate = all;
+
+    if (zero * 2 <= p->window_pages) {
+        rate = (p->window_pages - zero) * 1000.0 / ms;
+    } else if (all >= p->own_rate / 2) {
+        return;
+    }
+    /* One bad window, on a busy host, does not make a relay slow */
+    p->rate = p->rate ? (p->rate + rate) / 2 : rate;
 }
 
 void redirect_policy_progress(RedirectPolicy *p, uint64_t pages,
@@ -191,10 +214,16 @@ void redirect_policy_progress(RedirectPolicy *p, uint64_t pages,
         p->window_pages += pages;
     }
     if (p->connected && ms >= REDIRECT_WINDOW_MS) {
-        p->rate = p->window_pages * 1000.0 / ms;
+        window_rate(p, ms);
         p->window_start_ms = now_ms;
-        p->window_pages = 0;
+        p->window_pages = p->window_zero = 0;
     }
+}
+
+void redirect_policy_zero(RedirectPolicy *p, uint64_t zero)
+{
+    p->window_zero += zero - p->zero;
+    p->zero = zero;
 }
 
 void redirect_policy_own(RedirectPolicy *p, double rate)
@@ -222,11 +251,20 @@ RedirectRelayHealth redirect_policy_health(const RedirectPolicy *p,
                                                 : REDIRECT_HEALTH_GOOD;
 }
 
+/* In seconds' worth, as each time costs a look at the dirty log */
+static uint64_t take_from_slow(const RedirectPolicy *p, uint64_t left)
+{
+    uint64_t most = p->own_rate * REDIRECT_SLOW_CHUNK_MS / 1000;
+    uint64_t fair = left * p->own_rate / (p->own_rate + p->rate);
+
+    return MAX(MIN(most, fair), MIN_CHUNK);
+}
+
 uint64_t redirect_policy_take(const RedirectPolicy *p,
-                              RedirectRelayHealth health)
+                              RedirectRelayHealth health, uint64_t left)
 {
     /* What goes out in a twentieth of a second, between 1 and 32 MiB */
-    uint64_t chunk = MIN(MAX(p->own_rate / 20, 256), 8192);
+    uint64_t chunk = MIN(MAX(p->own_rate / 20, MIN_CHUNK), 8192);
     uint64_t help = p->ram_pages / REDIRECT_HELP_FRACTION;
 
     switch (health) {
@@ -234,7 +272,7 @@ uint64_t redirect_policy_take(const RedirectPolicy *p,
     case REDIRECT_HEALTH_GOOD:
         return MIN(chunk, help - MIN(help, p->taken));
     case REDIRECT_HEALTH_SLOW:
-        return MAX(p->own_rate * REDIRECT_SLOW_CHUNK_MS / 1000, chunk);
+        return take_from_slow(p, left);
     default:
         /* Nobody else will send them */
         return UINT64_MAX;

@@ -90,6 +90,8 @@ typedef struct RedirectPolicy {
     int64_t last_progress_ms;   /* or the order */
     int64_t window_start_ms;
     uint64_t window_pages;
+    uint64_t window_zero;       /* of them */
+    uint64_t zero;              /* in all, up to this window */
     double rate;                /* of the relay, pages a second; 0: unknown */
     double own_rate;            /* of the source when busy; 0: unknown */
     bool connected;
@@ -101,6 +103,8 @@ typedef struct RedirectPolicy {
 #define REDIRECT_HELP_FRACTION      25
 /* Nothing came for so long: stalled; the round trip is added eight times */
 #define REDIRECT_STALL_MS           1000
+/* A measured round trip that is longer says nothing about the link */
+#define REDIRECT_MAX_RTT_MS         250
 /* The relay has so long to connect */
 #define REDIRECT_CONNECT_MS         5000
 /* Windows in which the rate is measured */
@@ -125,6 +129,9 @@ void redirect_policy_relay(RedirectPolicy *p, uint16_t state, int64_t now_ms);
 void redirect_policy_progress(RedirectPolicy *p, uint64_t pages,
                               int64_t now_ms);
 
+/* redirect_policy_zero: how many of all that ever arrived were zero pages */
+void redirect_policy_zero(RedirectPolicy *p, uint64_t zero);
+
 /*
  * redirect_policy_own: the source sent @rate pages a second in a window
  *
@@ -143,9 +150,11 @@ RedirectRelayHealth redirect_policy_health(const RedirectPolicy *p,
  * with redirect_policy_took() how many there were.
  *
  * @health: of redirect_policy_health()
+ * @left: what is still owed.  Of a slow relay's part no more is taken than
+ *        lets both be done at the same time.
  */
 uint64_t redirect_policy_take(const RedirectPolicy *p,
-                              RedirectRelayHealth health);
+                              RedirectRelayHealth health, uint64_t left);
 void redirect_policy_took(RedirectPolicy *p, RedirectRelayHealth health,
                           uint64_t pages);
 

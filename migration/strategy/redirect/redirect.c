@@ -5,6 +5,7 @@
  */
 #include "qemu/osdep.h"
 #include "crypto/random.h"
+#include "io/channel-buffer.h"
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "qapi/clone-visitor.h"
@@ -15,6 +16,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
+#include "qemu/units.h"
 #include "qemu/uuid.h"
 #include "qobject/json-writer.h"
 #include "migration/migration-stats.h"
@@ -40,6 +42,8 @@
 #define BITMAPS_A_PART (STRATEGY_MSG_MAX_COUNT / 2)
 /* How often a wait looks whether the migration is still alive */
 #define WAIT_SLICE_MS 100
+/* How often to look for an answer when there is nothing else to do */
+#define POLL_MS 10
 /* Pages that are taken over with the lock held */
 #define TAKE_SLICE 4096
 /* How often the dirty log is read while the relay sends and A does not */
@@ -51,6 +55,7 @@ typedef struct Probe {
     JSONWriter *vmdesc;
     RedirectHandshake *handshake;
     RedirectSession session;
+    int64_t rtt_ms;
 } Probe;
 
 static struct {
@@ -88,6 +93,7 @@ static struct {
     RedirectRelay relay;        /* as the new destination reported last */
     RedirectRelayHealth health;
     bool has_relay;
+    bool woken;                 /* an urgent request is to be consumed */
     uint32_t redirects;
     uint64_t taken_over;        /* pages */
     uint64_t bytes_before;      /* sent before the redirect */
@@ -184,6 +190,19 @@ static void give_up(Error *err)
     redirect_request_end(err);
 }
 
+static void consume_wakeup(void)
+{
+    bool woken;
+
+    WITH_QEMU_LOCK_GUARD(&redirect.lock) {
+        woken = redirect.woken;
+        redirect.woken = false;
+    }
+    if (woken) {
+        migration_consume_urgent_request();
+    }
+}
+
 void redirect_end(void)
 {
     if (!redirect.running) {
@@ -191,6 +210,7 @@ void redirect_end(void)
     }
     redirect.running = false;
     redirect.idle = redirect.waits = false;
+    consume_wakeup();
     WITH_QEMU_LOCK_GUARD(&redirect.lock) {
         redirect.bytes_at_end = migration_transferred_bytes();
         redirect.pages_at_end = ram_get_total_transferred_pages();
@@ -269,16 +289,26 @@ void redirect_save_setup(QEMUFile *f)
     }
 }
 
-/* What migration_thread() sends before its loop; BQL */
-static int probe_send(QEMUFile *f, Error **errp)
+/* What migration_thread() sends before its loop; BQL.  @ping: up to PING */
+static int probe_save(QEMUFile *f, size_t *ping, Error **errp)
 {
     qemu_savevm_state_header(f);
     qemu_savevm_send_open_return_path(f);
     qemu_savevm_send_ping(f, 1);
+    qemu_fflush(f);
+    *ping = QIO_CHANNEL_BUFFER(qemu_file_get_ioc(f))->usage;
     if (migrate_postcopy()) {
         qemu_savevm_send_postcopy_advise(f);
     }
     return qemu_savevm_state_setup(f, errp) ?: qemu_fflush(f);
+}
+
+/* What went wrong is not the migration's business */
+static void forget_error(MigrationState *s)
+{
+    QEMU_LOCK_GUARD(&s->error_mutex);
+    error_free(s->error);
+    s->error = NULL;
 }
 
 /*
@@ -290,6 +320,10 @@ static bool probe_begin(MigrationState *s, RedirectRequest *request,
 {
     Probe *probe = &redirect.probe;
     JSONWriter *vmdesc = s->vmdesc;
+    QIOChannelBuffer *buf;
+    bool had_error;
+    QEMUFile *f;
+    size_t ping;
     int ret;
 
     if (!session_new(&probe->session, errp)) {
@@ -301,21 +335,34 @@ static bool probe_begin(MigrationState *s, RedirectRequest *request,
     probe->file = qemu_file_new_output(request->ioc);
     qemu_file_set_blocking(probe->file, true);
 
+    /* With the BQL held, nobody is to wait for the new destination */
+    buf = qio_channel_buffer_new(64 * KiB);
+    f = qemu_file_new_output(QIO_CHANNEL(buf));
     bql_lock();
+    had_error = migrate_has_error(s);
     s->vmdesc = vmdesc ? json_writer_new(false) : NULL;
     strategy_repeats_setup_now = true;
-    ret = probe_send(probe->file, errp);
+    ret = probe_save(f, &ping, errp);
     strategy_repeats_setup_now = false;
     probe->vmdesc = s->vmdesc;
     s->vmdesc = vmdesc;
     bql_unlock();
+    if (!ret) {
+        probe->handshake =
+            redirect_handshake_start(request->ioc, g_steal_pointer(&buf->data),
+                                     buf->usage, ping);
+    }
+    qemu_fclose(f);
+    object_unref(OBJECT(buf));
     if (ret) {
+        if (!had_error) {
+            forget_error(s);
+        }
         if (errp && !*errp) {
             error_setg_errno(errp, -ret, "Cannot set the stream up");
         }
         return false;
     }
-    probe->handshake = redirect_handshake_start(request->ioc);
     trace_redirect_probe(redirect.blocks.n);
     return true;
 }
@@ -440,9 +487,16 @@ static bool order_send(MigrationState *s, const RedirectRequest *request,
 /* Has the old destination got all, so that its channel can be closed? */
 static bool order_accepted(MigrationState *s)
 {
-    int64_t deadline = now_ms() + REDIRECT_ACCEPT_MS;
+    int64_t since = now_ms();
+    uint64_t most = 0, taken;
 
-    while (now_ms() < deadline) {
+    /* What was sent before the order may take its time on a slow link */
+    while (now_ms() - since < REDIRECT_ACCEPT_MS) {
+        taken = redirect_taken_by_old();
+        if (taken > most) {
+            most = taken;
+            since = now_ms();
+        }
         if (qemu_sem_timedwait(&redirect.accepted, WAIT_SLICE_MS) == 0) {
             return true;
         }
@@ -465,10 +519,7 @@ static void old_return_path_close(MigrationState *s)
         }
     }
     close_return_path_on_source(s);
-    WITH_QEMU_LOCK_GUARD(&s->error_mutex) {
-        error_free(s->error);
-        s->error = NULL;
-    }
+    forget_error(s);
 }
 
 static void files_swap(MigrationState *s)
@@ -518,7 +569,7 @@ static void note_redirect(const RedirectRequest *request, bool relays)
     QEMU_LOCK_GUARD(&redirect.lock);
     redirect.deaf = false;
     redirect.redirects++;
-    redirect_policy_init(&redirect.policy, ram_pages, request->rtt_ms,
+    redirect_policy_init(&redirect.policy, ram_pages, redirect.probe.rtt_ms,
                          now_ms());
     redirect.relay = (RedirectRelay) {};
     redirect.health = REDIRECT_HEALTH_WAITING;
@@ -545,12 +596,13 @@ static void note_redirect(const RedirectRequest *request, bool relays)
 static void commit(MigrationState *s, RedirectRequest *request,
                    const RedirectReady *ready)
 {
+    bool broke_off = redirect_request_broke_off();
     Error *err = NULL;
     bool relays;
 
     if (redirect_fault("before-order")) {
         error_setg(&err, "fault point 'before-order'");
-    } else if (migrate_has_error(s)) {
+    } else if (migrate_has_error(s) && !broke_off) {
         error_setg(&err, "The migration to the old destination failed");
     } else if (!redirect_request_advance(REDIRECT_PHASE_COMMITTING)) {
         error_setg(&err, "The redirect was withdrawn");
@@ -567,7 +619,7 @@ static void commit(MigrationState *s, RedirectRequest *request,
     /* The handshake has read its answer, and no more */
     redirect_handshake_free(g_steal_pointer(&redirect.probe.handshake));
     owe();
-    relays = order_send(s, request, ready) && order_accepted(s);
+    relays = !broke_off && order_send(s, request, ready) && order_accepted(s);
     if (redirect_fault("after-order")) {
         relays = false;
     }
@@ -590,9 +642,15 @@ static void request_step(MigrationState *s)
     RedirectAnswer answer = REDIRECT_ANSWER_NONE;
     RedirectReady ready;
     Error *err = NULL;
+    int64_t deadline;
 
     if (!request) {
         return;
+    }
+    deadline = request->deadline_ms;
+    if (redirect_request_broke_off()) {
+        /* It may come from there only now */
+        deadline += REDIRECT_ANSWER_MS + 1000;
     }
     if (!redirect_request_advance(REDIRECT_PHASE_PROBING)) {
         error_setg(&err, "The redirect was withdrawn");
@@ -604,14 +662,14 @@ static void request_step(MigrationState *s)
         }
     } else {
         answer = redirect_handshake_poll(redirect.probe.handshake, &ready,
-                                         &err);
+                                         &redirect.probe.rtt_ms, &err);
         if (err) {
             error_prepend(&err, "The new destination cannot take the "
                           "migration, which goes on to the old one: ");
         }
     }
     if (answer == REDIRECT_ANSWER_NONE && !err &&
-        now_ms() >= request->deadline_ms) {
+        now_ms() >= deadline) {
         error_setg(&err, "The new destination did not answer in %d s, so the "
                    "migration goes on to the old one",
                    REDIRECT_ANSWER_MS / 1000);
@@ -656,7 +714,8 @@ static bool take_over(void)
     WITH_QEMU_LOCK_GUARD(&redirect.lock) {
         redirect_policy_progress(&redirect.policy, 0, now_ms());
         redirect.health = redirect_policy_health(&redirect.policy, now_ms());
-        n = redirect_policy_take(&redirect.policy, redirect.health);
+        n = redirect_policy_take(&redirect.policy, redirect.health,
+                                 redirect_owed_left(redirect.owed));
         bad = redirect.health == REDIRECT_HEALTH_STALLED ||
               redirect.health == REDIRECT_HEALTH_GONE;
     }
@@ -678,6 +737,7 @@ bool redirect_safe_point(void)
     MigrationState *s = migrate_get_current();
     bool took;
 
+    consume_wakeup();
     redirect.idle = redirect.waits = false;
     if (!redirect.running || s->state != MIGRATION_STATUS_ACTIVE) {
         return true;
@@ -691,6 +751,22 @@ bool redirect_safe_point(void)
     redirect.waits = took || !ram_bytes_remaining();
     redirect.idle = !ram_bytes_remaining();
     return !took && now_ms() - redirect.sync_ms >= WAIT_SYNC_MS;
+}
+
+bool redirect_survives_error(void)
+{
+    MigrationState *s = migrate_get_current();
+    RedirectPhase phase;
+
+    if (!redirect.running || !redirect_request_broke_off()) {
+        return false;
+    }
+    while (redirect_request_pending(&phase) &&
+           s->state == MIGRATION_STATUS_ACTIVE) {
+        request_step(s);
+        g_usleep(POLL_MS * 1000);
+    }
+    return !qemu_file_get_error(s->to_dst_file);
 }
 
 bool redirect_waits(void)
@@ -750,6 +826,11 @@ static void on_have(const RedirectBitmap *have, void *opaque)
     if (!redirect.deaf) {
         n = redirect_owed_have(redirect.owed, have);
         redirect_policy_progress(&redirect.policy, n, now_ms());
+        if (n && !redirect_owed_left(redirect.owed) && !redirect.woken) {
+            /* It may be asleep, with nothing to send */
+            redirect.woken = true;
+            migration_make_urgent_request();
+        }
     }
 }
 
@@ -763,6 +844,7 @@ static void on_relay(const RedirectRelay *relay, void *opaque)
         redirect_policy_relay(&redirect.policy, relay->state, now_ms());
     }
     redirect.relay = *relay;
+    redirect_policy_zero(&redirect.policy, relay->zero);
 }
 
 bool redirect_message(const uint8_t *buf, size_t len, Error **errp)

@@ -49,6 +49,14 @@ bool redirect_safe_point(void);
 bool redirect_waits(void);
 
 /*
+ * redirect_survives_error: the stream is broken; does it go on elsewhere?
+ *
+ * Migration thread.  It is when a redirect has broken an old destination off
+ * that hangs, and the new one is ready; may take seconds.
+ */
+bool redirect_survives_error(void);
+
+/*
  * redirect_holds: may the guest not yet leave?
  *
  * Migration thread.  True while a redirect is on its way, and while the relay

@@ -21,6 +21,7 @@
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "qobject/qdict.h"
+#include "migration/migration-stats.h"
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/qemu-file.h"
@@ -32,6 +33,9 @@
 #include "channel.h"
 #include "request.h"
 
+/* How often to look whether something moves */
+#define LOOK_MS 500
+
 typedef struct Request {
     RedirectRequest public;
     unsigned refs;              /* atomic: the coroutine, and `current` */
@@ -41,6 +45,7 @@ typedef struct Request {
     /* Protected by `lock` */
     RedirectPhase phase;
     bool withdrawn;
+    bool broke_off;             /* the old channel, on purpose */
     Error *err;
 } Request;
 
@@ -86,6 +91,25 @@ bool redirect_request_exists(void)
 {
     QEMU_LOCK_GUARD(&lock);
     return current;
+}
+
+bool redirect_request_broke_off(void)
+{
+    QEMU_LOCK_GUARD(&lock);
+    return current && current->broke_off;
+}
+
+uint64_t redirect_taken_by_old(void)
+{
+    MigrationState *s = migrate_get_current();
+    uint64_t written = migration_transferred_bytes(), unsent = 0;
+
+    WITH_QEMU_LOCK_GUARD(&s->qemu_file_lock) {
+        if (s->to_dst_file) {
+            unsent = redirect_unsent(qemu_file_get_ioc(s->to_dst_file));
+        }
+    }
+    return written - MIN(written, unsent);
 }
 
 bool redirect_request_advance(RedirectPhase phase)
@@ -291,11 +315,20 @@ static void request_connected(void *opaque)
     qemu_co_sleep_wake(&r->sleep);
 }
 
+static RedirectConnect *connect_start(Request *r, Error **errp)
+{
+    MigrationState *s = migrate_get_current();
+
+    QEMU_LOCK_GUARD(&s->qemu_file_lock);
+    return redirect_connect_start(r->public.addr, s->to_dst_file ?
+                                  qemu_file_get_ioc(s->to_dst_file) : NULL,
+                                  request_connected, r, errp);
+}
+
 static bool coroutine_fn request_connect(Request *r, Error **errp)
 {
-    RedirectConnect *c;
+    RedirectConnect *c = connect_start(r, errp);
 
-    c = redirect_connect_start(r->public.addr, request_connected, r, errp);
     if (!c) {
         return false;
     }
@@ -303,7 +336,7 @@ static bool coroutine_fn request_connect(Request *r, Error **errp)
     if (request_phase(r) == REDIRECT_PHASE_ENDED) {
         error_propagate(errp, error_copy(r->err));
     } else if (r->connected) {
-        r->public.ioc = redirect_connect_take(c, &r->public.rtt_ms, errp);
+        r->public.ioc = redirect_connect_take(c, errp);
     } else {
         error_setg(errp, "it did not answer for %d s",
                    REDIRECT_REACH_MS / 1000);
@@ -347,17 +380,72 @@ static bool request_withdraw(Request *r)
     return r->withdrawn;
 }
 
-/* The migration thread may hang in a write to the old destination */
-static void break_old_channel_off(void)
+/*
+ * The migration thread may hang in a write to the old destination, which
+ * this ends.  Before it was told, only if @hung.
+ */
+static bool break_old_channel_off(Request *r, bool hung)
 {
     MigrationState *s = migrate_get_current();
 
     QEMU_LOCK_GUARD(&s->qemu_file_lock);
     QEMU_LOCK_GUARD(&lock);
-    if (current && current->phase == REDIRECT_PHASE_COMMITTING &&
-        s->to_dst_file) {
-        qemu_file_shutdown(s->to_dst_file);
+    if (current != r || !s->to_dst_file ||
+        r->phase >= REDIRECT_PHASE_SWAPPED ||
+        (r->phase < REDIRECT_PHASE_COMMITTING && !hung)) {
+        return false;
     }
+    r->broke_off = true;
+    qemu_file_shutdown(s->to_dst_file);
+    return true;
+}
+
+/*
+ * Until it has ended, or for @ms, or (@ms < 0) as long as the old destination
+ * takes something.  Returns whether that has taken nothing for long.
+ */
+static bool coroutine_fn request_wait_moving(Request *r, int64_t ms)
+{
+    int64_t start = now_ms(), since = start;
+    uint64_t most = redirect_taken_by_old();
+
+    while (request_phase(r) != REDIRECT_PHASE_ENDED &&
+           (ms < 0 ? now_ms() - since < REDIRECT_HUNG_MS
+                   : now_ms() - start < ms)) {
+        uint64_t taken;
+
+        request_wait(r, false, LOOK_MS);
+        taken = redirect_taken_by_old();
+        if (taken > most) {
+            most = taken;
+            since = now_ms();
+        }
+    }
+    return now_ms() - since >= REDIRECT_HUNG_MS;
+}
+
+/* It is with the migration thread */
+static void coroutine_fn request_see_through(Request *r, Error **errp)
+{
+    /* A little more than the migration thread gives itself */
+    bool hung = request_wait_moving(r, REDIRECT_ANSWER_MS + 1000);
+
+    if (request_phase(r) == REDIRECT_PHASE_ENDED) {
+        return;
+    }
+    if (!hung || !break_old_channel_off(r, true)) {
+        if (request_withdraw(r)) {
+            error_setg(errp, "The stream to the old destination moves too "
+                       "slowly, so that it could not be changed in %d s; the "
+                       "redirect was withdrawn", REDIRECT_ANSWER_MS / 1000);
+            return;
+        }
+        request_wait_moving(r, -1);
+        if (request_phase(r) != REDIRECT_PHASE_ENDED) {
+            break_old_channel_off(r, false);
+        }
+    }
+    request_wait(r, false, INT32_MAX);
 }
 
 static void coroutine_fn request_run(Request *r, Error **errp)
@@ -378,24 +466,11 @@ static void coroutine_fn request_run(Request *r, Error **errp)
         error_propagate(errp, err);
         return;
     }
-    /* A little more than the migration thread gives itself */
-    request_wait(r, false, REDIRECT_ANSWER_MS + 1000);
-    if (request_phase(r) != REDIRECT_PHASE_ENDED) {
-        if (request_withdraw(r)) {
-            error_setg(errp, "The stream to the old destination does not move, "
-                       "so that it could not be changed in %d s; the redirect "
-                       "was withdrawn", REDIRECT_ANSWER_MS / 1000);
-            return;
-        }
-        request_wait(r, false, REDIRECT_ACCEPT_MS + 1000);
-        if (request_phase(r) != REDIRECT_PHASE_ENDED) {
-            break_old_channel_off();
-            request_wait(r, false, INT32_MAX);
-        }
+    request_see_through(r, &err);
+    if (!err && r->err) {
+        err = error_copy(r->err);
     }
-    if (r->err) {
-        error_propagate(errp, error_copy(r->err));
-    }
+    error_propagate(errp, err);
 }
 
 void coroutine_fn qmp_migrate_redirect(const char *uri, Error **errp)

@@ -10,7 +10,9 @@
  * The user gets an answer in bounded time.  A request that takes too long is
  * withdrawn, and then ended by the migration thread when it comes to it; one
  * that cannot be withdrawn any more, as the old destination was told, is
- * helped along by breaking the old channel off.
+ * helped along by breaking the old channel off when that does not move.  The
+ * same happens to an old destination that hangs before it can be told: its
+ * migration would go nowhere, and the new one starts from the beginning.
  */
 #ifndef MIGRATION_STRATEGY_REDIRECT_REQUEST_H
 #define MIGRATION_STRATEGY_REDIRECT_REQUEST_H
@@ -23,8 +25,10 @@
 #define REDIRECT_REACH_MS       10000
 /* From then on until the answer of the new destination */
 #define REDIRECT_ANSWER_MS      10000
-/* For the old destination to take note */
+/* For the old destination to take note, from the last byte that it took */
 #define REDIRECT_ACCEPT_MS      5000
+/* It has taken nothing for so long: it hangs */
+#define REDIRECT_HUNG_MS        8000
 
 typedef enum RedirectPhase {
     REDIRECT_PHASE_CONNECTING,
@@ -40,7 +44,6 @@ typedef struct RedirectRequest {
     SocketAddress *addr;
     char *hostname;             /* for TLS, or NULL */
     QIOChannel *ioc;            /* registered with yank */
-    int64_t rtt_ms;
     int64_t deadline_ms;        /* until it may be probing, real time */
 } RedirectRequest;
 
@@ -56,6 +59,18 @@ RedirectRequest *redirect_request_pending(RedirectPhase *phase);
 
 /* redirect_request_exists: is there one, in whatever phase?  Any thread */
 bool redirect_request_exists(void);
+
+/*
+ * redirect_request_broke_off: was the channel to the old destination broken
+ * off for the pending request?  Migration thread
+ */
+bool redirect_request_broke_off(void);
+
+/*
+ * redirect_taken_by_old: bytes that the old destination's host has taken so
+ * far; grows as long as something moves.  Any thread.
+ */
+uint64_t redirect_taken_by_old(void);
 
 /*
  * redirect_request_advance: go on to @phase
