@@ -17,7 +17,7 @@ from lib import scenario
 from lib.guest import Load
 from lib.links import Links, Rate
 from lib.machines import Machines
-from lib.migration import Settings
+from lib.migration import MIB, Settings
 from lib.redirection import Redirection, data_of
 from lib.scenario import FILL, HEAVY, IDLE, LIGHT, MEMORY
 from lib.strategy import Strategy
@@ -31,6 +31,9 @@ RATES = {'a': Rate(RATE), 'b': Rate(RATE), 'c': Rate(RATE, 2 * RATE),
          'd': Rate(RATE, 2 * RATE)}
 
 POSTCOPY = ['postcopy-ram']
+
+# What a source takes over from a relay that is good, at the most
+HELP = MEMORY * MIB // 25
 
 
 def settings(mode: str, capabilities: Optional[List[str]] = None,
@@ -155,7 +158,23 @@ def slow_relay(scene: Scene) -> None:
     scene.redirect('c')
     scene.end('c', 1)
     info = scene.migration.redirect_info(scene.migration.source)
-    check(info['taken-over'] > 0, f'the source took over nothing: {info}')
+    check(info['taken-over'] > max(info['relay-bytes'], HELP),
+          f'the source took over no more than from a good one: {info}')
+
+
+def slow_link(scene: Scene) -> None:
+    """B needs long to get the order, as A's link is bad for a while"""
+    scene.start(0.5)
+    scene.links.limit('a', Rate(RATE / 64))
+    scene.redirect('c')
+    scene.links.limit('a', RATES['a'])
+    status, data = scene.migration.wait_relayed('b')
+    note(f'the relay says {data}')
+    check(status in ('completed', 'released'), f'the relay: {data}')
+    scene.end('c', 1)
+    info = scene.migration.redirect_info(scene.migration.source)
+    check(info['relay-bytes'] > info['taken-over'],
+          f'the source did not wait for the relay: {info}')
 
 
 case('half-way, idle guest', IDLE, settings('precopy'), 'c', half_way)
@@ -179,6 +198,8 @@ case('the relay is cut off, busy guest', LIGHT, settings('precopy'), 'c',
      relay_cut_off)
 case('the relay is slow, idle guest', IDLE, settings('precopy'), 'c',
      slow_relay)
+case('the order takes long, busy guest', LIGHT, settings('precopy'), 'c',
+     slow_link, full=True)
 
 if __name__ == '__main__':
     sys.exit(tap.main())
