@@ -49,13 +49,13 @@ WORK_US = 275e6 / (4 << 18) - PING_US - 4096 * 8 / MBIT
 CALIBRATIONS = 3
 # What measure() in tests/lab/inside/asyncpf.py is told
 ROWS: Dict[str, Dict[str, Any]] = {
-    'asyncpf off': {'async_pf': False},
-    'asyncpf on': {'async_pf': True},
-    'asyncpf on, Nagle': {'async_pf': True, 'nagle': True},
-    'asyncpf off, time slices': {'async_pf': False, 'slices': True},
-    'asyncpf on, time slices': {'async_pf': True, 'slices': True},
-    'asyncpf off, no link': {'async_pf': False, 'link': False},
-    'asyncpf on, no link': {'async_pf': True, 'link': False},
+    'asyncpf: off': {'async_pf': False},
+    'asyncpf: on': {'async_pf': True},
+    'asyncpf, Nagle: on': {'async_pf': True, 'nagle': True},
+    'asyncpf, time slices: off': {'async_pf': False, 'slices': True},
+    'asyncpf, time slices: on': {'async_pf': True, 'slices': True},
+    'asyncpf, no link: off': {'async_pf': False, 'link': False},
+    'asyncpf, no link: on': {'async_pf': True, 'link': False},
 }
 
 
@@ -120,8 +120,8 @@ def make(options: argparse.Namespace) -> Suite:
 
 
 def _judge(results: Results) -> List[Verdict]:
-    return [results.at_least('off takes longer than on', 'asyncpf off',
-                             'asyncpf on', 'total_ms', MARK),
+    return [results.at_least('off takes longer than on', 'asyncpf: off',
+                             'asyncpf: on', 'total_ms', MARK),
             results.at_most('on, without Nagle no slower than with',
-                            'asyncpf on', 'asyncpf on, Nagle', 'total_ms',
+                            'asyncpf: on', 'asyncpf, Nagle: on', 'total_ms',
                             1.0)]
