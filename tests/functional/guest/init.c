@@ -128,6 +128,9 @@ static Writer writers[MAX_WRITERS];
 static _Atomic uint64_t nr_wrong;
 static _Atomic uint64_t max_stall;
 static _Atomic size_t next_static;
+/* Tells that a writer began to rest */
+static pthread_mutex_t rest_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t rest_cond = PTHREAD_COND_INITIALIZER;
 
 static uint64_t now_ns(void)
 {
@@ -364,9 +367,17 @@ static bool writer_rests(Writer *w, unsigned long pattern)
            (rounds && atomic_load(&w->ops) >= rounds * w->count);
 }
 
+static void writer_tell_rest(void)
+{
+    pthread_mutex_lock(&rest_lock);
+    pthread_cond_broadcast(&rest_cond);
+    pthread_mutex_unlock(&rest_lock);
+}
+
 static void *writer_run(void *opaque)
 {
     Writer *w = opaque;
+    bool worked = false;
     uint64_t seed = 0x2545f4914f6cdd1dULL + w->first;
     uint64_t due = now_ns(), now = due;
     size_t next = 0;
@@ -376,6 +387,10 @@ static void *writer_run(void *opaque)
         unsigned long pattern = atomic_load(&conf.pattern);
 
         if (writer_rests(w, pattern)) {
+            if (worked) {
+                writer_tell_rest();
+                worked = false;
+            }
             sleep_until(now + NAP_NS);
             due = now = now_ns();
             continue;
@@ -396,6 +411,7 @@ static void *writer_run(void *opaque)
                 due = now;
             }
         }
+        worked = true;
         if (pattern) {
             reader_operation(w, pattern, &seed);
         } else if (atomic_load(&conf.random)) {
@@ -706,14 +722,16 @@ static void list_disks(char *text, size_t room)
     }
 }
 
-/* Until all writers have done their rounds */
+/* Until all writers have done their rounds, without a look in between */
 static void wait_rest(void)
 {
+    pthread_mutex_lock(&rest_lock);
     for (unsigned long i = 0; i < conf.threads; i++) {
         while (!writer_rests(&writers[i], atomic_load(&conf.pattern))) {
-            sleep_until(now_ns() + NAP_NS);
+            pthread_cond_wait(&rest_cond, &rest_lock);
         }
     }
+    pthread_mutex_unlock(&rest_lock);
 }
 
 static void obey(char *command)
