@@ -36,7 +36,7 @@
 /* Longest payload, bytes */
 #define STRATEGY_MSG_MAX_LEN        (64 * 1024)
 /*
- * Most messages in one part of the section: three for each 256 MiB of a split
+ * Most messages in one part of the section: three for each 64 MiB of a split
  * VM, if every other chunk of its map has changed
  */
 #define STRATEGY_MSG_MAX_COUNT      (1024 * 1024)

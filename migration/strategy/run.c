@@ -196,6 +196,7 @@ static void run_meter(StrategyRun *run, MigrationState *s)
         double seconds = (s->iteration_start_time - run->window_start) / 1e3;
 
         meter_add(&run->meter, s->mbps * 125000 * seconds, seconds);
+        split_estimate_window(seconds);
     }
     run->window_start = s->iteration_start_time;
 }
@@ -251,17 +252,21 @@ bool strategy_run_sync_due(bool fits, bool may_sync)
         run->mid_pass = ram_bytes_remaining() != 0;
         return !run->mid_pass;
     }
-    if (run->config.split && !fits && !ram_bytes_remaining() &&
-        split_wait_backlog()) {
-        /* All is sent, but not yet where it belongs */
-        run->mid_pass = true;
-        return false;
+    if (run->config.split) {
+        /* QEMU's own answer takes all links for one */
+        fits = split_fits();
+        if (!fits && !ram_bytes_remaining() && split_wait_backlog()) {
+            /* All is sent, but not yet where it belongs */
+            run->mid_pass = true;
+            return false;
+        }
     }
     /*
      * With a downtime limit of 0 not even an empty rest fits, so that the
      * log would never be read, and the guest stopped for all it dirtied.
      */
-    return fits || !ram_bytes_remaining();
+    run->mid_pass = !fits && ram_bytes_remaining();
+    return !run->mid_pass;
 }
 
 static void run_pass_figures(StrategyRun *run, MigrationState *s,
@@ -399,6 +404,8 @@ bool strategy_run_step(bool fits)
     }
     if (run->mid_pass) {
         fits = false;
+    } else if (run->config.split) {
+        fits = split_fits();
     }
     if (!fits && !run->want_switch && !qatomic_read(&s->start_postcopy)) {
         return false;

@@ -29,6 +29,7 @@
 /* Main thread only */
 static struct {
     bool loaded;
+    bool started;               /* the first part of the section was read */
     StrategyConfig config;
 } incoming;
 
@@ -112,6 +113,12 @@ static bool load_message(const StrategyMessage *m, void *opaque, Error **errp)
                             incoming.config.background);
         return true;
     case STRATEGY_MSG_SPLIT_SETUP:
+        if (incoming.started) {
+            error_setg(errp, "ram-strategy: the set-up of split memory comes "
+                       "after pages");
+            return false;
+        }
+        return split_load(m, errp);
     case STRATEGY_MSG_SPLIT_EXTENTS:
     case STRATEGY_MSG_SPLIT_LOCAL:
     case STRATEGY_MSG_SPLIT_COMMIT:
@@ -132,6 +139,14 @@ static int section_load_state(QEMUFile *f, void *opaque, int version_id)
         error_report_err(local_err);
         return -EINVAL;
     }
+    /* All sections start before any goes on, RAM with its pages included */
+    incoming.started = true;
+    return 0;
+}
+
+static int section_load_setup(QEMUFile *f, void *opaque, Error **errp)
+{
+    incoming.started = false;
     return 0;
 }
 
@@ -154,6 +169,7 @@ static const SaveVMHandlers section_handlers = {
     .save_cleanup = section_save_cleanup,
     .save_live_complete_precopy = section_save_complete,
     .load_state = section_load_state,
+    .load_setup = section_load_setup,
     .load_cleanup = section_load_cleanup,
 };
 

@@ -15,6 +15,8 @@
 #include "exec/ramblock.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
+#include "migration/options.h"
+#include "migration/qemu-file.h"
 #include "migration/ram.h"
 #include "migration/strategy.h"
 #include "migration/strategy/split/source.h"
@@ -31,6 +33,7 @@ struct SplitSender {
     bool leaf[EXTENTS];
     uint64_t stored, leaves;
     unsigned queued;
+    SplitSenderStats stats;
 };
 
 static SplitSource source;
@@ -40,6 +43,7 @@ static RAMBlock block;
 static uint32_t main_content[PAGES];
 static uint64_t late;           /* pages put off, or to be sent once more */
 static bool failed;
+static uint64_t downtime_limit, switchover_bandwidth, main_sent;
 
 MigrationAtomicStats mig_stats;
 bool strategy_routes_blocked;
@@ -68,14 +72,34 @@ SplitSource *split_source_now(void)
     return &source;
 }
 
-bool split_source_alive(void)
+uint64_t split_map_pending(const SplitSource *s)
 {
-    return true;
+    return 0;
 }
 
-bool split_source_late(SplitSource *s, unsigned h)
+uint64_t ram_bytes_remaining(void)
+{
+    return bitmap_count_one(block.bmap, PAGES) * SPLIT_PAGE_SIZE;
+}
+
+uint64_t qemu_file_transferred(QEMUFile *f)
+{
+    return main_sent;
+}
+
+uint64_t migration_transferred_bytes(void)
 {
     g_assert_not_reached();
+}
+
+uint64_t migrate_downtime_limit(void)
+{
+    return downtime_limit;
+}
+
+uint64_t migrate_avail_switchover_bandwidth(void)
+{
+    return switchover_bandwidth;
 }
 
 void split_source_fail(Error *err)
@@ -94,14 +118,19 @@ bool split_sender_has_room(SplitSender *s, unsigned n)
     return s->queued + n <= SPLIT_SENDER_QUEUE;
 }
 
-SplitSenderResult split_sender_push(SplitSender *s, const SplitEntry *e,
-                                    int ms)
+void split_sender_stats(SplitSender *s, SplitSenderStats *stats)
+{
+    *stats = s->stats;
+}
+
+bool split_sender_push(SplitSender *s, const SplitEntry *e)
 {
     const SplitSourceHost *h = &source.hosts[s - host];
     bool had = s->content[e->page];
 
-    /* While the guest runs there is no waiting here */
-    g_assert_true(split_sender_has_room(s, 1));
+    /* While the guest runs, queues are short */
+    g_assert_true(split_sender_has_room(s, 1) ||
+                  migration.state != MIGRATION_STATUS_ACTIVE);
     s->queued++;
     g_assert_cmpuint(e->version, >, s->version[e->page]);
     s->version[e->page] = e->version;
@@ -109,7 +138,7 @@ SplitSenderResult split_sender_push(SplitSender *s, const SplitEntry *e,
         g_assert_true(had);
         s->content[e->page] = 0;
         s->stored--;
-        return SPLIT_SENDER_DONE;
+        return true;
     }
     s->content[e->page] = *(const uint32_t *)e->data;
     s->stored += !had;
@@ -117,7 +146,7 @@ SplitSenderResult split_sender_push(SplitSender *s, const SplitEntry *e,
     s->leaf[e->page / SPLIT_EXTENT_PAGES] = true;
     g_assert_cmpuint(s->stored, <=, h->capacity);
     g_assert_cmpuint(s->stored + s->leaves, <=, h->frames);
-    return SPLIT_SENDER_DONE;
+    return true;
 }
 
 static uint32_t *content(uint64_t page)
@@ -365,6 +394,109 @@ static void test_full(void)
     teardown();
 }
 
+/* The guest is stopped: all is pushed at once, however much it is */
+static void test_stopped(void)
+{
+    static const uint64_t plenty[HOSTS] = { PAGES, PAGES, PAGES };
+    unsigned queued = 0;
+
+    setup(RAM_PLACEMENT_ADDRESS, 0, plenty, plenty);
+    for (unsigned i = 0; i < HOSTS; i++) {
+        host[i].queued = SPLIT_SENDER_QUEUE;
+    }
+    migration.state = MIGRATION_STATUS_DEVICE;
+    for (uint64_t page = 0; page < PAGES; page++) {
+        guest_write(page, page + 1);
+        clear_bit(page, block.bmap);
+        g_assert_cmpint(split_route(&block, page * SPLIT_PAGE_SIZE), ==, 1);
+    }
+    g_assert_cmpuint(late, ==, 0);
+    check_all();
+    for (unsigned i = 0; i < HOSTS; i++) {
+        queued += host[i].queued;
+    }
+    g_assert_cmpuint(queued, ==, HOSTS * SPLIT_SENDER_QUEUE + PAGES);
+    teardown();
+}
+
+/* What is left, in ms, as soon as the pass has begun */
+static double estimate(void)
+{
+    split_pass_end();
+    return split_estimate_ms(&source);
+}
+
+/*
+ * The last link to be done counts, each by its own rate, and each page for the
+ * link that it is going to take
+ */
+static void test_estimate(void)
+{
+    static const uint64_t plenty[HOSTS] = { PAGES, PAGES, PAGES };
+    const double page_ms = SPLIT_PAGE_SIZE / 1e3;   /* at 1 MB/s */
+    uint64_t of[HOSTS + 1] = { 0 };
+    double longest = 0;
+
+    setup(RAM_PLACEMENT_ADDRESS, PAGES / 4, plenty, plenty);
+    downtime_limit = 0;
+    switchover_bandwidth = 0;
+    migration.mbps = 8;
+    for (uint64_t page = 0; page < PAGES; page++) {
+        guest_write(page, page + 1);
+    }
+    send_all();
+    /* Before the first pass is over nothing is known */
+    g_assert_false(split_fits());
+    g_assert_cmpfloat_with_epsilon(estimate(), 0, 1e-9);
+    g_assert_true(split_fits());
+
+    /* 100 pages of the main host, whose link is measured at 4 MB/s */
+    main_sent = source.main_bytes + 400000;
+    split_estimate_window(0.1);
+    for (uint64_t page = 0; page < 100; page++) {
+        guest_write(page, 1);
+    }
+    g_assert_cmpfloat_with_epsilon(estimate(), 100 * page_ms / 4, 1e-6);
+    g_assert_false(split_fits());
+
+    /* Half of them are sent: half of the time */
+    bitmap_clear(block.bmap, 0, 50);
+    g_assert_cmpfloat_with_epsilon(split_estimate_ms(&source),
+                                   50 * page_ms / 4, 1e-6);
+
+    /* One page each extent, and links of 1, 2 and 3 MB/s */
+    bitmap_zero(block.bmap, PAGES);
+    for (unsigned e = 0; e < EXTENTS; e++) {
+        uint8_t h = source.layout->blocks[0].host[e];
+
+        guest_write(e * SPLIT_EXTENT_PAGES + 3, 1);
+        of[h == SPLIT_HOST_NONE ? HOSTS : h]++;
+    }
+    for (unsigned i = 0; i < HOSTS; i++) {
+        host[i].stats.rate = 1e6 * (i + 1);
+        longest = MAX(longest, of[i] * page_ms / (i + 1));
+    }
+    g_assert_cmpuint(of[HOSTS], ==, EXTENTS / 4);
+    longest = MAX(longest, of[HOSTS] * page_ms / 4);
+    g_assert_cmpfloat_with_epsilon(estimate(), longest, 1e-6);
+
+    /* What is queued or under way is not there yet */
+    bitmap_zero(block.bmap, PAGES);
+    host[2].stats.queued = 30;
+    host[2].stats.bytes = 300000;
+    g_assert_cmpfloat_with_epsilon(estimate(), 30 * page_ms / 3 + 100, 1e-6);
+    downtime_limit = 30 * page_ms / 3 + 101;
+    g_assert_true(split_fits());
+    downtime_limit -= 2;
+    g_assert_false(split_fits());
+
+    /* The user knows better, of each link */
+    switchover_bandwidth = 10000000;
+    g_assert_true(split_fits());
+    switchover_bandwidth = 0;
+    teardown();
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -373,5 +505,7 @@ int main(int argc, char **argv)
     g_test_add_func("/strategy/split/route/hot", test_room_hot);
     g_test_add_func("/strategy/split/route/tight", test_tight);
     g_test_add_func("/strategy/split/route/full", test_full);
+    g_test_add_func("/strategy/split/route/stopped", test_stopped);
+    g_test_add_func("/strategy/split/route/estimate", test_estimate);
     return g_test_run();
 }

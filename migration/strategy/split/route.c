@@ -40,28 +40,20 @@ static SplitSourceBlock *find_block(SplitSource *s, const RAMBlock *rb)
 }
 
 /*
- * Push to a memory host.  There is room, unless the guest is stopped; then
- * there are no two ways about it, and the wait is bounded.
+ * Push to a memory host.  RAM's locks are held, and when the guest is stopped
+ * the BQL is, too: there is no waiting here.  can_take() sees to it that the
+ * queues stay short while the guest runs.  The rest, when it is stopped, is
+ * what fits the downtime limit.
  */
 static int push(SplitSource *s, unsigned host, const SplitEntry *e)
 {
     SplitSender *sender = s->hosts[host].sender;
 
-    while (split_source_alive()) {
-        switch (split_sender_push(sender, e, SPLIT_WAIT_MS)) {
-        case SPLIT_SENDER_DONE:
-            return 1;
-        case SPLIT_SENDER_ERROR:
-            split_source_fail(split_sender_error(sender));
-            return -EIO;
-        case SPLIT_SENDER_LATER:
-            if (split_source_late(s, host)) {
-                return -ETIMEDOUT;
-            }
-            break;
-        }
+    if (!split_sender_push(sender, e)) {
+        split_source_fail(split_sender_error(sender));
+        return -EIO;
     }
-    return -ECANCELED;
+    return 1;
 }
 
 static void account(SplitSource *s, uint64_t bytes)
@@ -367,6 +359,7 @@ void split_pass_end(void)
         bitmap_copy(s->dirty + BIT_WORD(b->base), b->rb->bmap, b->pages);
     }
     placement_pass_end(p, s->dirty, send_again, s);
+    split_estimate_pass_end(s);
     s->map_due = true;
     trace_split_pass_end(p->passes, p->n_main, p->n_remote, p->moved_in,
                          p->moved_out, s->again - again);

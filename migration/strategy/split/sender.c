@@ -14,10 +14,16 @@
 #include "sender.h"
 #include "../trace.h"
 
-/* How often an idle sender looks whether the memory host is still there */
+/* How often an idle sender looks whether the connection is still there */
 #define IDLE_MS                 500
-/* Batches between two questions whether all was accepted */
-#define BATCHES_PER_SYNC        64
+/* How long a memory host may have nothing to say before it is asked */
+#define QUIET_US                (2 * G_USEC_PER_SEC)
+/* Bytes between two questions whether all was accepted */
+#define SYNC_BYTES              (8 * 1024 * 1024)
+/* Less than this tells more of the round trip than of the link, bytes */
+#define MEASURE_LEAST           (1024 * 1024)
+/* The rate is that of the last so many bytes, or about */
+#define MEASURE_BYTES           (32 * 1024 * 1024)
 /* How long the end of a session may take in the background */
 #define END_TIMEOUT_MS          5000
 
@@ -32,7 +38,8 @@ struct SplitSender {
     /* The sender's thread only */
     PageLinkAck ack;            /* of the SYNC under way */
     bool ack_pending;
-    unsigned batches;           /* since the last SYNC */
+    uint64_t asked;             /* stats.bytes at the last SYNC */
+    int64_t since;              /* start of what is being measured, us */
 
     QemuMutex lock;
     QemuCond work;              /* for the thread */
@@ -43,13 +50,16 @@ struct SplitSender {
     SplitSenderState state;
     Error *err;
     uint64_t free_pages;
-    SplitEntry queue[SPLIT_SENDER_QUEUE];
+    SplitEntry *queue;
+    unsigned size;              /* of the queue, a power of 2 */
     unsigned head, fill;        /* first entry, number of entries */
+    int64_t answered;           /* when the memory host last did, us */
     unsigned taken;             /* entries in the message being sent */
     bool sync_wanted;
     bool synced;                /* since the last push */
     bool busy;                  /* the thread reads what was pushed */
     bool closing;
+    bool closed;                /* whoever closes is done with the sender */
     bool end;
     bool yanked;
     SplitSenderStats stats;
@@ -73,6 +83,7 @@ static void sender_free(SplitSender *s)
     qemu_cond_destroy(&s->work);
     qemu_cond_destroy(&s->changed);
     qemu_mutex_destroy(&s->lock);
+    g_free(s->queue);
     g_free(s->name);
     g_free(s);
 }
@@ -146,6 +157,7 @@ static bool sender_open(SplitSender *s, Error **errp)
     }
     s->free_pages = pagelink_client_info(c)->free_pages;
     s->state = SPLIT_SENDER_READY;
+    s->answered = g_get_monotonic_time();
     trace_split_sender_ready(s->host->uri, s->free_pages);
     qemu_cond_broadcast(&s->changed);
     return true;
@@ -159,14 +171,14 @@ static unsigned take_batch_locked(SplitSender *s, SplitEntry *batch)
     unsigned n = 0;
 
     while (n < max && n < s->fill) {
-        SplitEntry *e = &s->queue[(s->head + n) % SPLIT_SENDER_QUEUE];
+        SplitEntry *e = &s->queue[(s->head + n) % s->size];
 
         if (!e->data != !s->queue[s->head].data) {
             break;
         }
         batch[n++] = *e;
     }
-    s->head = (s->head + n) % SPLIT_SENDER_QUEUE;
+    s->head = (s->head + n) % s->size;
     s->fill -= n;
     s->taken = n;
     s->busy = n;
@@ -214,11 +226,34 @@ static void count_batch_locked(SplitSender *s, const SplitEntry *batch,
     }
 }
 
+/* The memory host has what made stats.bytes @asked */
+static void answered(SplitSender *s, uint64_t asked)
+{
+    int64_t now = g_get_monotonic_time();
+    double bytes, rate;
+
+    QEMU_LOCK_GUARD(&s->lock);
+    s->answered = now;
+    bytes = asked - s->stats.acked;
+    s->stats.acked = asked;
+    if (bytes >= MEASURE_LEAST) {
+        rate = bytes * G_USEC_PER_SEC / MAX(now - s->since, 1);
+        s->stats.rate += (rate - s->stats.rate) *
+                         (s->stats.rate ? MIN(bytes / MEASURE_BYTES, 1) : 1);
+        trace_split_sender_rate(s->host->uri, bytes, now - s->since,
+                                s->stats.rate);
+    }
+    s->since = now;
+}
+
 static void ack_done(void *opaque, const PageLinkFault *error)
 {
     SplitSender *s = opaque;
 
     s->ack_pending = false;
+    if (!error) {
+        answered(s, s->asked);
+    }
 }
 
 /*
@@ -237,20 +272,24 @@ static bool ask_for_refusals(SplitSender *s, Error **errp)
     if (s->ack.refused) {
         return pagelink_client_sync(s->client, NULL, errp);
     }
-    if (++s->batches < BATCHES_PER_SYNC) {
+    if (s->stats.bytes - s->asked < SYNC_BYTES) {
         return true;
     }
-    s->batches = 0;
     s->ack_pending = true;
+    s->asked = s->stats.bytes;
     return pagelink_client_sync_async(s->client, &s->ack, ack_done, s, errp);
 }
 
 static bool send_batch(SplitSender *s, const SplitEntry *batch, unsigned n,
                        Error **errp)
 {
-    bool ok = batch[0].data ? send_pages(s, batch, n, errp) :
-                              send_drops(s, batch, n, errp);
+    bool ok;
 
+    if (s->stats.bytes == s->stats.acked) {
+        s->since = g_get_monotonic_time();
+    }
+    ok = batch[0].data ? send_pages(s, batch, n, errp) :
+                         send_drops(s, batch, n, errp);
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         s->busy = false;
         s->taken = 0;
@@ -265,11 +304,25 @@ static bool sender_answer_sync(SplitSender *s, Error **errp)
     if (!pagelink_client_sync(s->client, NULL, errp)) {
         return false;
     }
+    /* Nothing was sent meanwhile */
+    s->asked = s->stats.bytes;
+    answered(s, s->asked);
     QEMU_LOCK_GUARD(&s->lock);
     s->synced = !s->fill;
     s->sync_wanted = !s->synced;
     qemu_cond_broadcast(&s->changed);
     return true;
+}
+
+/*
+ * Is there a reason to ask the memory host whether it has all?  Somebody wants
+ * to know; all was sent, and how much is under way is to be known; or it has
+ * been silent for long.
+ */
+static bool is_sync_due_locked(const SplitSender *s)
+{
+    return s->sync_wanted || s->stats.bytes != s->stats.acked ||
+           g_get_monotonic_time() - s->answered > QUIET_US;
 }
 
 /* Returns when the sender is closing, with false when it failed before */
@@ -282,12 +335,12 @@ static bool sender_serve(SplitSender *s, Error **errp)
         unsigned n;
 
         WITH_QEMU_LOCK_GUARD(&s->lock) {
-            if (!s->fill && !s->closing && !s->sync_wanted) {
+            if (!s->fill && !s->closing && !is_sync_due_locked(s)) {
                 qemu_cond_timedwait(&s->work, &s->lock, IDLE_MS);
             }
             closing = s->closing;
             n = closing ? 0 : take_batch_locked(s, batch);
-            sync = s->sync_wanted;
+            sync = is_sync_due_locked(s);
         }
         if (closing) {
             return true;
@@ -339,7 +392,7 @@ static void *sender_main(void *opaque)
         s->busy = false;
         s->taken = 0;
         qemu_cond_broadcast(&s->changed);
-        while (!s->closing) {
+        while (!s->closed) {
             qemu_cond_wait(&s->work, &s->lock);
         }
     }
@@ -362,6 +415,8 @@ SplitSender *split_sender_new(const SplitSetup *setup, unsigned host,
     s->host = &s->setup->hosts[host];
     s->name = g_strdup(name);
     s->timeout_ms = timeout_ms;
+    s->size = SPLIT_SENDER_QUEUE;
+    s->queue = g_new(SplitEntry, s->size);
     if (creds) {
         s->creds = creds;
         object_ref(OBJECT(creds));
@@ -418,11 +473,6 @@ Error *split_sender_error(SplitSender *s)
     return s->err ? error_copy(s->err) : NULL;
 }
 
-static bool has_room(SplitSender *s, uint64_t arg)
-{
-    return s->fill < SPLIT_SENDER_QUEUE;
-}
-
 bool split_sender_has_room(SplitSender *s, unsigned n)
 {
     QEMU_LOCK_GUARD(&s->lock);
@@ -430,23 +480,35 @@ bool split_sender_has_room(SplitSender *s, unsigned n)
            s->state == SPLIT_SENDER_FAILED;
 }
 
-SplitSenderResult split_sender_push(SplitSender *s, const SplitEntry *e,
-                                    int ms)
+static void grow_locked(SplitSender *s)
 {
-    SplitSenderResult result;
+    SplitEntry *queue = g_new(SplitEntry, s->size * 2);
 
-    QEMU_LOCK_GUARD(&s->lock);
-    result = wait_locked(s, 0, has_room, ms);
-    if (result != SPLIT_SENDER_DONE) {
-        return result;
+    for (unsigned i = 0; i < s->fill; i++) {
+        queue[i] = s->queue[(s->head + i) % s->size];
     }
-    s->queue[(s->head + s->fill) % SPLIT_SENDER_QUEUE] = *e;
+    g_free(s->queue);
+    s->queue = queue;
+    s->size *= 2;
+    s->head = 0;
+}
+
+bool split_sender_push(SplitSender *s, const SplitEntry *e)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    if (s->state == SPLIT_SENDER_FAILED) {
+        return false;
+    }
+    if (s->fill == s->size) {
+        grow_locked(s);
+    }
+    s->queue[(s->head + s->fill) % s->size] = *e;
     s->fill++;
     s->synced = false;
     if (s->fill == 1 || s->fill % SPLIT_SENDER_BATCH == 0) {
         qemu_cond_signal(&s->work);
     }
-    return SPLIT_SENDER_DONE;
+    return true;
 }
 
 static bool is_synced(SplitSender *s, uint64_t arg)
@@ -520,6 +582,8 @@ void split_sender_close(SplitSender *s, bool end)
     while (s->busy) {
         qemu_cond_wait(&s->changed, &s->lock);
     }
+    s->closed = true;
+    qemu_cond_signal(&s->work);
     /* From here on, the thread may be gone as soon as the lock is free */
     qemu_mutex_unlock(&s->lock);
 }

@@ -4,10 +4,11 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * Guarantees: what is pushed arrives in that order, and is read from where
- * it lies when it is sent; split_sender_push() and the waits return within
- * the time they are given, whatever the memory host does; once
+ * it lies when it is sent; split_sender_push() never waits, and the waits
+ * return within the time they are given, whatever the memory host does; once
  * split_sender_close() has returned, no memory that was pushed is read any
- * more.
+ * more.  A memory host that is silent is noticed within some seconds and the
+ * timeout, even if there is nothing to send.
  *
  * One thread pushes (the migration thread); split_sender_stats() and
  * split_sender_yank() are for any thread.  The sender's own thread takes
@@ -24,7 +25,7 @@
 #include "crypto/tlscreds.h"
 #include "layout.h"
 
-/* Pages that wait for one memory host, at most: 8 MiB */
+/* Pages that should wait for one memory host, at most: 8 MiB */
 #define SPLIT_SENDER_QUEUE      2048
 /* Pages in a message */
 #define SPLIT_SENDER_BATCH      128
@@ -48,6 +49,8 @@ typedef struct SplitSenderStats {
     uint64_t pages;             /* sent */
     uint64_t dropped;
     uint64_t bytes;             /* of both, headers included */
+    uint64_t acked;             /* of these, what the host has taken in */
+    double rate;                /* of the link, bytes per second; 0: unknown */
     uint64_t queued;            /* entries not sent yet */
 } SplitSenderStats;
 
@@ -80,16 +83,19 @@ typedef enum SplitSenderResult {
     SPLIT_SENDER_ERROR,         /* see split_sender_error() */
 } SplitSenderResult;
 
-/* split_sender_has_room: would @n pushes not wait? */
+/*
+ * split_sender_has_room: should @n entries be pushed now?
+ *
+ * Also if it has failed, so that whoever pushes finds out.
+ */
 bool split_sender_has_room(SplitSender *s, unsigned n);
 
 /*
- * split_sender_push: queue @e
+ * split_sender_push: queue @e, even if there should not be room
  *
- * Waits up to @ms for room.
+ * Returns false if the sender has failed; see split_sender_error().
  */
-SplitSenderResult split_sender_push(SplitSender *s, const SplitEntry *e,
-                                    int ms);
+bool split_sender_push(SplitSender *s, const SplitEntry *e);
 
 /*
  * split_sender_sync: has all that was pushed taken effect?

@@ -10,9 +10,14 @@
 #include "layout.h"
 #include "placement.h"
 #include "sender.h"
+#include "../meter.h"
 
-/* The map is sent in units of so many pages: 128 MiB of RAM */
-#define SPLIT_CHUNK_PAGES       32768
+/*
+ * The map is sent in units of so many pages: 32 MiB of RAM, 2 KiB of map.
+ * Smaller ones would send less for a page that moves alone, but need a message
+ * head each, and the destination takes a limited number of them.
+ */
+#define SPLIT_CHUNK_PAGES       8192
 /* How often a wait looks whether the migration is still alive */
 #define SPLIT_WAIT_MS           100
 
@@ -29,6 +34,7 @@ typedef struct SplitSourceHost {
     uint64_t frames;            /* of its memory, for pages and extents */
     uint64_t extents;           /* that it was given: a frame each, for good */
     uint64_t stored;            /* pages that it has */
+    uint64_t rest;              /* dirty pages for it when the pass began */
 } SplitSourceHost;
 
 typedef struct SplitSource {
@@ -56,7 +62,13 @@ typedef struct SplitSource {
     unsigned put_off;           /* pages, one after the other */
     SplitSender *blocking;      /* the one that the last of them waits for */
     int64_t answered;           /* all memory hosts have, us; or 0 */
-    int64_t deadline;           /* of the completion, us; or 0 */
+    int64_t deadline;           /* of the completion, us */
+    /* See estimate.c */
+    uint64_t rest;              /* dirty pages when the pass began */
+    uint64_t main_rest;         /* of these, for the main host */
+    uint64_t main_bytes;        /* sent on the main link */
+    Meter main_meter;
+    double main_rate;           /* bytes per second; 0: unknown */
 } SplitSource;
 
 /*
@@ -76,13 +88,17 @@ void split_source_fail(Error *err);
 /* split_source_alive: false once the migration was cancelled or has failed */
 bool split_source_alive(void);
 
+/* split_map_pending: bytes of the map that have changed */
+uint64_t split_map_pending(const SplitSource *s);
+
 /*
- * split_source_late: has @host had its time while the guest is stopped?
- *
- * Then the migration has failed.  While the guest runs, it has all the time
- * that its link gives it.
+ * split_estimate_pass_end: the dirty log was read, and what is to move is
+ * dirty, too; migration thread, BQL
  */
-bool split_source_late(SplitSource *s, unsigned host);
+void split_estimate_pass_end(SplitSource *s);
+
+/* split_estimate_ms: what is left would take so long, on the slowest link */
+double split_estimate_ms(SplitSource *s);
 
 /* split_source_now: the one that runs, or NULL */
 SplitSource *split_source_now(void);

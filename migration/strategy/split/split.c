@@ -32,7 +32,10 @@
 #include "wire.h"
 #include "../trace.h"
 
-/* The guest is stopped: a memory host has so long, or ten times the limit */
+/*
+ * When the guest is stopped, what is left fits the downtime limit, as far as
+ * can be known.  A memory host has so long, or ten times the limit.
+ */
 #define STOPPED_MS          5000
 /* An answer that says that a memory host is there, and how long it does */
 #define ANSWER_FRESH_MS     3000
@@ -71,25 +74,6 @@ void split_source_fail(Error *err)
     error_free(err);
     /* What the loop of the migration thread looks at */
     qemu_file_set_error(s->to_dst_file, -EIO);
-}
-
-bool split_source_late(SplitSource *s, unsigned host)
-{
-    int64_t now = g_get_monotonic_time(), ms;
-    Error *err = NULL;
-
-    if (migrate_get_current()->state != MIGRATION_STATUS_DEVICE) {
-        return false;
-    }
-    ms = MAX(STOPPED_MS, 10 * migrate_downtime_limit());
-    s->deadline = s->deadline ?: now + ms * 1000;
-    if (now < s->deadline) {
-        return false;
-    }
-    error_setg(&err, "memory host %s: no answer for %" PRId64 " ms while the "
-               "guest was stopped", s->setup->hosts[host].uri, ms);
-    split_source_fail(err);
-    return true;
 }
 
 static void source_free(SplitSource *s, bool end)
@@ -420,26 +404,35 @@ void split_save_iterate(QEMUFile *f)
     put_map(f, source, false);
 }
 
-uint64_t split_pending(void)
+uint64_t split_map_pending(const SplitSource *s)
 {
-    uint64_t queued = 0, chunks = 0;
+    uint64_t chunks = 0;
 
-    for (unsigned i = 0; source && i < source->setup->n_hosts; i++) {
-        SplitSenderStats stats;
-
-        split_sender_stats(source->hosts[i].sender, &stats);
-        queued += stats.queued;
-    }
-    for (unsigned i = 0; source && i < source->n_blocks; i++) {
-        const SplitSourceBlock *b = &source->blocks[i];
+    for (unsigned i = 0; i < s->n_blocks; i++) {
+        const SplitSourceBlock *b = &s->blocks[i];
 
         chunks += bitmap_count_one(b->changed, DIV_ROUND_UP(b->pages,
                                                             SPLIT_CHUNK_PAGES));
     }
     /* Of both maps, and the hosts of the extents */
-    return queued * SPLIT_PAGE_SIZE +
-           chunks * (SPLIT_CHUNK_PAGES / 4 +
+    return chunks * (SPLIT_CHUNK_PAGES / 4 +
                      SPLIT_CHUNK_PAGES / SPLIT_EXTENT_PAGES);
+}
+
+uint64_t split_pending(void)
+{
+    uint64_t queued = 0;
+
+    if (!source) {
+        return 0;
+    }
+    for (unsigned i = 0; i < source->setup->n_hosts; i++) {
+        SplitSenderStats stats;
+
+        split_sender_stats(source->hosts[i].sender, &stats);
+        queued += stats.queued;
+    }
+    return queued * SPLIT_PAGE_SIZE + split_map_pending(source);
 }
 
 bool split_turn(void)
@@ -473,6 +466,26 @@ bool split_wait_backlog(void)
     return false;
 }
 
+/* What a memory host may take when the guest is stopped */
+static int64_t patience_ms(void)
+{
+    return MAX(STOPPED_MS, 10 * migrate_downtime_limit());
+}
+
+/* The guest is stopped, and the memory host has had its time: it is over */
+static bool is_late(SplitSource *s, unsigned host)
+{
+    Error *err = NULL;
+
+    if (g_get_monotonic_time() < s->deadline) {
+        return false;
+    }
+    error_setg(&err, "memory host %s: no answer for %" PRId64 " ms while the "
+               "guest was stopped", s->setup->hosts[host].uri, patience_ms());
+    split_source_fail(err);
+    return true;
+}
+
 /* Wait for one; with the BQL held, for a moment only */
 static SplitSenderResult wait_synced(SplitSender *sender, bool held)
 {
@@ -502,7 +515,7 @@ static bool sync_all(SplitSource *s, bool held)
         SplitSenderResult result = split_sender_sync(sender, SPLIT_WAIT_MS);
 
         while (result == SPLIT_SENDER_LATER) {
-            if (!split_source_alive() || split_source_late(s, i)) {
+            if (!split_source_alive() || (held && is_late(s, i))) {
                 return false;
             }
             result = wait_synced(sender, held);
@@ -535,6 +548,7 @@ bool split_save_complete(QEMUFile *f)
     int64_t start = g_get_monotonic_time(), synced;
     uint8_t commit[SPLIT_WIRE_COMMIT_LEN];
 
+    source->deadline = start + patience_ms() * 1000;
     if (!sync_all(source, true)) {
         return false;
     }

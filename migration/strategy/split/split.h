@@ -37,8 +37,8 @@ bool split_check(const RamSplit *config, Error **errp);
  *                 RAM lets it go first.
  * split_save_iterate: send what has changed of the map.  Without BQL.
  * split_pending: bytes that the memory hosts have yet to get, and of the map.
- * split_save_complete: wait until they have got all, send the rest of the
- *                      map.  May drop the BQL while it waits.
+ * split_save_complete: wait until they have got all, but not for long, send
+ *                      the rest of the map.  May drop the BQL while it waits.
  */
 bool split_save_setup(QEMUFile *f, const RamSplit *config, Error **errp);
 bool split_iterates(void);
@@ -58,8 +58,7 @@ void split_cleanup(bool completed);
  *
  * Migration thread, RCU read lock, RAM's bitmap_mutex.  1: done, or dirty
  * again because the queue of its memory host is full; 0: save it on the main
- * stream; negative: the migration fails.  While the guest runs, it never
- * waits.
+ * stream; negative: the migration fails.  It never waits.
  */
 int split_route(RAMBlock *rb, ram_addr_t offset);
 
@@ -70,6 +69,16 @@ int split_route(RAMBlock *rb, ram_addr_t offset);
  * has failed, and with it the migration.
  */
 bool split_turn(void);
+
+/*
+ * split_estimate_window: so many seconds are over; what was sent in them
+ * tells the rate of the main link.  Migration thread.
+ *
+ * split_fits: would the guest be stopped for no longer than the downtime
+ * limit?  Migration thread.
+ */
+void split_estimate_window(double seconds);
+bool split_fits(void);
 
 /*
  * split_answers: may the guest be stopped, as far as the memory hosts go?
