@@ -269,6 +269,37 @@ static int send_page(SplitSource *s, SplitSourceBlock *b, uint64_t page,
 }
 
 /*
+ * Not now.  It stays clean until the turn is over: RAM looks for the next dirty
+ * page from this one on, and would find it again and again.
+ */
+static void put_off(SplitSource *s, SplitSourceBlock *b, uint64_t page)
+{
+    uint64_t number = b->base + page;
+
+    g_array_append_val(s->later, number);
+}
+
+bool split_put_off_again(SplitSource *s)
+{
+    unsigned n = s->later->len;
+
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t page = g_array_index(s->later, uint64_t, i);
+
+        for (unsigned k = 0; k < s->n_blocks; k++) {
+            const SplitSourceBlock *b = &s->blocks[k];
+
+            if (page >= b->base && page - b->base < b->pages) {
+                ram_save_again(b->rb, page - b->base);
+                break;
+            }
+        }
+    }
+    g_array_set_size(s->later, 0);
+    return n;
+}
+
+/*
  * Whatever becomes of @page, can it be done now?  The locks of RAM are held,
  * for which the main loop may be waiting: this is no place to wait.
  */
@@ -307,7 +338,7 @@ int split_route(RAMBlock *rb, ram_addr_t offset)
         return 0;
     }
     if (!can_take(s, b, page)) {
-        ram_save_later(rb, page);
+        put_off(s, b, page);
         return 1;
     }
     was_main = test_bit(b->base + page, s->placement->main);

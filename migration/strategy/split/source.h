@@ -60,6 +60,7 @@ typedef struct SplitSource {
     uint64_t left_most;         /* of Placement.n_left, then the map is due */
     bool map_due;
     unsigned put_off;           /* pages, one after the other */
+    GArray *later;              /* of uint64_t: numbers of all of this turn */
     SplitSender *blocking;      /* the one that the last of them waits for */
     int64_t answered;           /* all memory hosts have, us; or 0 */
     int64_t deadline;           /* of the completion, us */
@@ -87,6 +88,13 @@ void split_source_fail(Error *err);
 
 /* split_source_alive: false once the migration was cancelled or has failed */
 bool split_source_alive(void);
+
+/*
+ * split_put_off_again: the turn is over; what was put off is dirty again
+ *
+ * Migration thread, without RAM's locks.  Returns false if there was nothing.
+ */
+bool split_put_off_again(SplitSource *s);
 
 /* split_map_pending: bytes of the map that have changed */
 uint64_t split_map_pending(const SplitSource *s);

@@ -101,6 +101,7 @@ static void source_free(SplitSource *s, bool end)
     g_free(s->blocks);
     g_free(s->hosts);
     g_free(s->dirty);
+    g_clear_pointer(&s->later, g_array_unref);
     g_free(s);
 }
 
@@ -176,6 +177,7 @@ static bool source_start(SplitSource *s, const RamSplit *config, Error **errp)
     s->pages = last->base + last->pages;
     s->detect_zero = migrate_zero_page_detection() != ZERO_PAGE_DETECTION_NONE;
     s->dirty = bitmap_new(s->pages);
+    s->later = g_array_new(false, false, sizeof(uint64_t));
     s->placement = placement_new(config->placement, s->pages,
                                  (config->main_memory - unmanaged) /
                                  SPLIT_PAGE_SIZE);
@@ -438,8 +440,12 @@ uint64_t split_pending(void)
 bool split_turn(void)
 {
     SplitSource *s = source;
+    bool idle;
 
-    for (unsigned i = 0; s && i < s->setup->n_hosts; i++) {
+    if (!s) {
+        return true;
+    }
+    for (unsigned i = 0; i < s->setup->n_hosts; i++) {
         SplitSender *sender = s->hosts[i].sender;
 
         if (split_sender_wait(sender, 0) == SPLIT_SENDER_FAILED) {
@@ -447,7 +453,9 @@ bool split_turn(void)
             return false;
         }
     }
-    if (strategy_route_blocked()) {
+    /* There was nothing else to send, or hardly anything */
+    idle = strategy_route_blocked() || !ram_bytes_remaining();
+    if (split_put_off_again(s) && idle) {
         split_sender_drain(s->blocking, SPLIT_SENDER_QUEUE / 2, SPLIT_WAIT_MS);
         s->put_off = 0;
         qatomic_set(&strategy_routes_blocked, false);

@@ -56,8 +56,8 @@ void split_cleanup(bool completed);
 /*
  * split_route: @offset of @rb is about to be saved
  *
- * Migration thread, RCU read lock, RAM's bitmap_mutex.  1: done, or dirty
- * again because the queue of its memory host is full; 0: save it on the main
+ * Migration thread, RCU read lock, RAM's bitmap_mutex.  1: done, or put
+ * off because the queue of its memory host is full; 0: save it on the main
  * stream; negative: the migration fails.  It never waits.
  */
 int split_route(RAMBlock *rb, ram_addr_t offset);

@@ -302,6 +302,7 @@ typedef enum CancelWhen {
     BETWEEN_PASSES,
     IN_PRE_SWITCHOVER,
     WHILE_HOST_IS_SILENT,       /* its queue is full */
+    WHILE_THROTTLING,           /* likewise, with auto-converge */
     WHILE_STOPPED,              /* the guest; and a host is silent */
     WHILE_CONNECTING,
 } CancelWhen;
@@ -315,6 +316,7 @@ static const struct {
     { "between-passes", BETWEEN_PASSES },
     { "pre-switchover", IN_PRE_SWITCHOVER },
     { "silent-host", WHILE_HOST_IS_SILENT },
+    { "silent-host-throttled", WHILE_THROTTLING },
     { "silent-host-stopped", WHILE_STOPPED },
     { "connecting", WHILE_CONNECTING },
 };
@@ -330,6 +332,19 @@ static uint64_t pages_queued(Split *s)
     }
     e = (QListEntry *)qlist_first(qdict_get_qlist(split, "hosts"));
     return qdict_get_int(qobject_to(QDict, qlist_entry_obj(e)), "queued");
+}
+
+/*
+ * Auto-converge reads the dirty log every five seconds, in the main thread and
+ * with RAM's lock.  No pass can end meanwhile.
+ */
+static void wait_timer_sync(Split *s)
+{
+    uint64_t before = strategy_ram(s->g.from, "dirty-sync-count");
+
+    while (strategy_ram(s->g.from, "dirty-sync-count") == before) {
+        g_usleep(10000);
+    }
 }
 
 static void migrate_until(Split *s, CancelWhen when)
@@ -359,11 +374,15 @@ static void migrate_until(Split *s, CancelWhen when)
         strategy_wait_status(s->g.from, "device");
         break;
     case WHILE_HOST_IS_SILENT:
+    case WHILE_THROTTLING:
         /* The destination, too, has been there by then */
         strategy_wait_passes(s->g.from, 1);
         memhost_signal(&s->host[0], SIGSTOP);
         while (pages_queued(s) < 2000) {
             g_usleep(1000);
+        }
+        if (when == WHILE_THROTTLING) {
+            wait_timer_sync(s);
         }
         break;
     default:
@@ -389,12 +408,14 @@ static void test_cancel(const void *opaque)
                      STRATEGY_MEDIUM, STRATEGY_NOTHING_FITS)) {
         return;
     }
+    migrate_set_capability(s.g.from, "auto-converge",
+                           when == WHILE_THROTTLING);
     migrate_until(&s, when);
     migrate_cancel(s.g.from);
     /* Not because a memory host gave no answer for too long */
     strategy_wait_status(s.g.from, "cancelled");
-    if (when == WHILE_HOST_IS_SILENT || when == WHILE_STOPPED ||
-        when == WHILE_CONNECTING) {
+    if (when == WHILE_HOST_IS_SILENT || when == WHILE_THROTTLING ||
+        when == WHILE_STOPPED || when == WHILE_CONNECTING) {
         memhost_signal(&s.host[0], SIGCONT);
     }
     check_unharmed(&s);
@@ -669,7 +690,7 @@ static void test_refusals(void)
 static void test_refused_ram(void)
 {
     static const struct {
-        const char *args, *named;
+        const char *args, *named, *needs;
     } cases[] = {
         { "-m 150M -object memory-backend-memfd,id=mem,size=150M,share=on "
           "-machine memory-backend=mem", "'mem'" },
@@ -678,11 +699,20 @@ static void test_refused_ram(void)
         { "-m 150M,maxmem=1G,slots=1 "
           "-object memory-backend-ram,id=more,size=64M "
           "-device virtio-mem-pci,memdev=more", "virtio-mem" },
+        /* No huge page is touched, so that none need be there */
+        { "-m 150M -object memory-backend-memfd,id=mem,size=150M,share=off,"
+          "hugetlb=on,hugetlbsize=2M,reserve=off -machine memory-backend=mem",
+          "'mem'", "/sys/kernel/mm/hugepages/hugepages-2048kB" },
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        QTestState *who = qtest_init(cases[i].args);
+        QTestState *who;
 
+        if (cases[i].needs && access(cases[i].needs, F_OK)) {
+            g_test_message("no %s here", cases[i].needs);
+            continue;
+        }
+        who = qtest_init(cases[i].args);
         strategy_set(who, GOOD);
         refuse(who, SOCKET, cases[i].named);
         qtest_quit(who);
