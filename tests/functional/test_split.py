@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import os
 from pathlib import Path
 import re
+import signal
 import sys
 import time
 from typing import Iterator, List, Tuple, cast
@@ -332,6 +333,140 @@ def lost_quit() -> None:
         split.destination.cmd('quit')
         split.destination.wait(60)
         check_equal(split.destination.exitcode(), 0, f'exit code of {pid}')
+
+
+@contextlib.contextmanager
+def under_way(case: Case, where: List[Host], settings: Settings,
+              options: Tuple[str, ...] = ()) -> Iterator[Split]:
+    """A guest that is being migrated, with no disk"""
+    binary = scenario.our_binary()
+    with contextlib.ExitStack() as stack:
+        mem = [stack.enter_context(MemHost(
+            binary, case.memory + 32,
+            f'tcp:{host.address}:{PORT}' if host.wrapper else None,
+            host.wrapper, options)) for host in where[2:]]
+        room = stack.enter_context(Machines(
+            binary, replace(case.load(), disk=0), case.memory))
+        source, destination = room.start(host=where[0]), room.expect(
+            host=where[1])
+        strategy = Strategy(split={
+            'main-memory': case.main_memory, 'placement': case.placement,
+            'memory-hosts': [{'uri': one.uri} for one in mem]})
+        migration = Migration(source, destination, room.guest,
+                              replace(settings, strategy=strategy,
+                                      transport='tcp'))
+        yield Split(room, source, destination, migration, mem)
+
+
+# How much longer than the limit the guest may be stopped: the last pages, and
+# then device state and taking the sessions over, of which no estimate knows
+DOWNTIME_FACTOR = 2.5
+
+
+@tap.test('memory hosts behind links of different speed: the downtime')
+def downtime() -> None:
+    """A slow link does not hide behind a fast one"""
+    case = Case(256, 30, 2, rate=8, placement='address')
+    limit = 400
+    with Network(['source', 'main', 'mem0', 'mem1'], 1000,
+                 {'mem1': 60}) as network:
+        where = list(network.hosts.values())
+        with under_way(case, where, Settings(
+                'split', downtime_limit=limit)) as split:
+            split.migration.start()
+            check_equal(split.migration.wait_end(), 'completed', 'state')
+            record = split.migration.record()
+            note(str(record))
+            sent = [host['bytes-sent']
+                    for host in remote.info(split.source)['hosts']]
+            note(f'bytes to memory hosts: {sent}')
+            check(min(sent) > 0, 'a link was not used')
+            check_equal(record.wrong_pages, 0, 'wrong pages')
+            check(record.reported_downtime_ms is not None
+                  and record.reported_downtime_ms <= DOWNTIME_FACTOR * limit,
+                  f'downtime {record.reported_downtime_ms} ms, the limit is '
+                  f'{limit} ms')
+
+
+# What the destination's process needs beside guest RAM: its threads' stacks,
+# the pager's tables, buffers
+PROCESS = 8 * MIB
+
+
+@tap.test('the destination at its peak, and the bandwidth of all links')
+def peak() -> None:
+    """
+    Pages that move away, or are zero now, leave room at once; and memory hosts
+    count in max-bandwidth.
+    """
+    case = Case(256, 25, 2, rate=48)
+    limit = 32
+    with under_way(case, [HERE] * 4, Settings(
+            'split', bandwidth=limit, downtime_limit=0)) as split:
+        before = remote.status_bytes(split.destination, 'VmRSS')
+        split.migration.start()
+        split.migration.wait_pass(4)
+        said = split.source.migration()
+        seconds = said['total-time'] / 1000
+        hosts = said['strategy']['split']['hosts']
+        sent = sum(host['bytes-sent'] for host in hosts)
+        note(f'{sent / MIB:.1f} MiB to memory hosts in {seconds:.1f} s')
+        check(sent <= 1.25 * limit * MIB * seconds + len(hosts) * 8 * MIB,
+              f'more than {limit} MiB/s to the memory hosts')
+        # So that it is not running that makes the destination bigger
+        split.source.cmd('stop')
+        split.source.cmd('migrate-set-parameters', {'downtime-limit': 2000})
+        split.migration.wait_state('completed')
+        while split.destination.migration().get('status') != 'completed':
+            split.destination.next_event(0.1)
+        grown = remote.status_bytes(split.destination, 'VmHWM') - before
+        said = remote.info(split.source)
+        note(f'grew by {grown / MIB:.1f} MiB, main-memory is '
+             f'{case.main_memory / MIB:.1f} MiB; pages moved in '
+             f'{said["moved-in"]}, out {said["moved-out"]}')
+        check(grown <= case.main_memory * OVERHEAD + PROCESS,
+              f'{grown} bytes more than before the migration')
+        split.destination.cmd('cont')
+        split.guest.runs_in(split.destination)
+        split.verify(1)
+
+
+@tap.test('the source is killed: its sessions expire')
+def source_killed() -> None:
+    """As it was documented: with --session-expiry nothing stays"""
+    case = Case(256, 40, 2)
+    with under_way(case, [HERE] * 4, Settings(
+            'split', bandwidth=32, downtime_limit=0),
+            ('--session-expiry', '2')) as split:
+        split.migration.start()
+        split.migration.wait_pass(2)
+        for one in split.memhosts:
+            check_equal(len(one.sessions()), 1, f'sessions at {one.uri}')
+        pid = split.source.get_pid()
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + remote.PATIENCE
+        while any(one.sessions() for one in split.memhosts):
+            check(time.monotonic() < deadline, 'sessions stay')
+            time.sleep(0.1)
+
+
+@tap.test('a memory host is cut off during the migration', full=True)
+def cut_early() -> None:
+    """No packet says so; the guest goes on at the source"""
+    case = Case(256, 40, 2)
+    with Network(['source', 'main', 'mem0', 'mem1'], 400) as network:
+        where = list(network.hosts.values())
+        with under_way(case, where, Settings(
+                'split', downtime_limit=0)) as split:
+            split.migration.start()
+            split.migration.wait_pass(2)
+            network.cut('mem1')
+            check_equal(split.migration.wait_end(), 'failed', 'state')
+            error = split.source.migration()['error-desc']
+            check(split.memhosts[1].uri in error, error)
+            split.verify(1)
+            check_equal(split.source.status(), 'running', 'the source')
 
 
 def readme() -> List[Tuple[str, str]]:

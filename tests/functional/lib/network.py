@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 from types import TracebackType
-from typing import Dict, Optional, Sequence, Type
+from typing import Dict, Mapping, Optional, Sequence, Type
 
 from .tap import Skip
 from .vm import Host
@@ -33,11 +33,13 @@ class Network:
     """
     @names: of the hosts, in order
     @mbit: of each link; 0 is unlimited
+    @other: of the links of those hosts that have another
     """
 
     _count = 0
 
-    def __init__(self, names: Sequence[str], mbit: int = 0):
+    def __init__(self, names: Sequence[str], mbit: int = 0,
+                 other: Optional[Mapping[str, int]] = None):
         if os.getuid() or not all(map(shutil.which, ('ip', 'tc', 'nsenter'))):
             raise Skip('network namespaces need root, ip, tc and nsenter')
         Network._count += 1
@@ -45,16 +47,17 @@ class Network:
         self._switch = f'{self._unique}-switch'
         self._names = list(names)
         self._mbit = mbit
+        self._other = dict(other or {})
         self.hosts: Dict[str, Host] = {}
 
     def _space(self, name: str) -> str:
         return f'{self._unique}-{name}'
 
-    def _shape(self, space: str, device: str) -> None:
-        if self._mbit:
+    def _shape(self, space: str, device: str, mbit: int) -> None:
+        if mbit:
             _run('tc', '-n', space, 'qdisc', 'add', 'dev', device, 'root',
-                 'tbf', 'rate', f'{self._mbit}mbit', 'burst', BURST,
-                 'latency', LATENCY)
+                 'tbf', 'rate', f'{mbit}mbit', 'burst', BURST, 'latency',
+                 LATENCY)
 
     def _plug(self, number: int, name: str) -> None:
         space, port = self._space(name), f'port{number}'
@@ -67,8 +70,9 @@ class Network:
              'wire')
         for device in ('lo', 'wire'):
             _run('ip', '-n', space, 'link', 'set', device, 'up')
-        self._shape(space, 'wire')
-        self._shape(self._switch, port)
+        mbit = self._other.get(name, self._mbit)
+        self._shape(space, 'wire', mbit)
+        self._shape(self._switch, port, mbit)
         self.hosts[name] = Host(('nsenter', f'--net=/run/netns/{space}'),
                                 f'{PREFIX}.{number}')
 

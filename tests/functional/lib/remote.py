@@ -84,6 +84,15 @@ def paged_rss(machine: VM) -> int:
     return sum(one.rss for one in mappings(machine) if one.userfault)
 
 
+def status_bytes(machine: VM, field: str) -> int:
+    """What /proc says of the VM's process, such as VmRSS"""
+    text = Path(f'/proc/{machine.get_pid()}/status').read_text('ascii')
+    found = re.search(rf'^{field}:\s*(\d+) kB$', text, re.MULTILINE)
+    if not found:
+        raise RemoteError(f'no {field} in: {text}')
+    return int(found.group(1)) * 1024
+
+
 def leftovers(machine: VM) -> List[str]:
     """What is left of remote memory in the process: nothing, when gathered"""
     pid = machine.get_pid()
@@ -110,4 +119,4 @@ def info(machine: VM) -> Dict[str, Any]:
 
 
 __all__ = ['PAGE', 'RemoteError', 'gather', 'info', 'leftovers', 'mappings',
-           'paged_rss', 'query', 'wait_event', 'wait_for']
+           'paged_rss', 'query', 'status_bytes', 'wait_event', 'wait_for']
