@@ -176,6 +176,8 @@ void strategy_page_requested(uint32_t in_flight);
  * strategy_vcpu_stuck: does @cpu's thread wait for a page of a memory host
  *                      that is lost?  It runs nothing until
  *                      strategy_vcpus_resumed().
+ * strategy_vm_can_reset: false while some vCPU is in the middle of an access
+ *                        to such a page: a reset waits until it has ended.
  * strategy_vcpus_resumed: no vCPU needs to stay stopped any more.
  * strategy_vm_stopped: somebody has stopped the VM.  True if he must not wait
  *                      for block devices, whose requests may wait for pages
@@ -183,6 +185,7 @@ void strategy_page_requested(uint32_t in_flight);
  */
 bool strategy_memory_is_remote(void);
 bool strategy_vcpu_stuck(const CPUState *cpu);
+bool strategy_vm_can_reset(void);
 void strategy_vcpus_resumed(void);
 bool strategy_vm_stopped(void);
 

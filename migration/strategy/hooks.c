@@ -107,6 +107,11 @@ bool strategy_vcpu_stuck(const CPUState *cpu)
     return pager_vcpu_stuck(cpu->thread_id);
 }
 
+bool strategy_vm_can_reset(void)
+{
+    return pager_vm_can_reset();
+}
+
 void strategy_vcpus_resumed(void)
 {
     pager_vcpus_resumed();

@@ -324,6 +324,23 @@ def lost_stop() -> None:
         check_gathered(split)
 
 
+@tap.test('reset while a memory host is lost')
+def lost_reset() -> None:
+    """It waits for the access that is under way, and the monitor does not"""
+    with cut_off() as (network, split):
+        machine, guest = split.destination, split.guest
+        guest.forget_ready()
+        machine.cmd('system_reset')
+        check_equal(machine.status(), 'io-error', 'not reset yet')
+        check_lost(split)
+        network.mend('mem0')
+        remote.wait_event(machine, 'recovered')
+        remote.wait_for(machine, 'RESET')
+        guest.wait_ready()
+        check_equal(machine.status(), 'running', 'the destination')
+        check_gathered(split)
+
+
 @tap.test('quit while a memory host is lost')
 def lost_quit() -> None:
     """The process ends as ever"""

@@ -334,14 +334,19 @@ bool pager_among(uint32_t tid, const GArray *tids)
 
 bool pager_engine_hold(PagerEngine *e, uint32_t tid)
 {
+    bool up = true;
     unsigned i;
 
     QEMU_LOCK_GUARD(&e->lock);
+    for (i = 0; i < e->n_hosts; i++) {
+        up &= e->hosts[i].info.state == PAGER_HOST_UP;
+    }
     for (i = 0; i < e->waiters->len; i++) {
         const PagerWaiter *w = &g_array_index(e->waiters, PagerWaiter, i);
 
+        /* While all are there, room is a matter of milliseconds */
         if (w->tid == tid && (w->on == PAGER_WAIT_HOST ||
-                              w->on == PAGER_WAIT_ROOM)) {
+                              (w->on == PAGER_WAIT_ROOM && !up))) {
             if (!pager_among(tid, e->held)) {
                 g_array_append_val(e->held, tid);
             }
@@ -349,6 +354,12 @@ bool pager_engine_hold(PagerEngine *e, uint32_t tid)
         }
     }
     return false;
+}
+
+bool pager_engine_holds(PagerEngine *e)
+{
+    QEMU_LOCK_GUARD(&e->lock);
+    return e->held->len;
 }
 
 void pager_engine_release(PagerEngine *e)

@@ -172,13 +172,16 @@ void pager_info_clear(PagerInfo *info);
 
 /*
  * pager_engine_hold: does thread @tid wait for a host that is not there, or
- * for room that nobody can make?  If so it goes on waiting until
+ * for room while one is not there?  If so it goes on waiting until
  * pager_engine_release(), even if the host is there again.  Any thread.
  *
  * It goes on before that if the page that it waits for comes for another
  * reason: others wait for it, too, or a gather.
  */
 bool pager_engine_hold(PagerEngine *e, uint32_t tid);
+
+/* pager_engine_holds: is any thread held?  Any thread. */
+bool pager_engine_holds(PagerEngine *e);
 
 /* pager_engine_release: all that are held may go on.  Any thread. */
 void pager_engine_release(PagerEngine *e);

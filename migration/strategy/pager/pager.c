@@ -354,7 +354,18 @@ static void engine_changed(void *opaque)
 
 bool pager_vcpu_stuck(int tid)
 {
-    return pager.engine && pager_engine_hold(pager.engine, tid);
+    /*
+     * Others than vm_stop(), who pause a VM that is running, go on to change
+     * the state of its vCPUs: these have to come out of their fault.
+     */
+    return pager.engine && !runstate_is_running() &&
+           pager_engine_hold(pager.engine, tid);
+}
+
+bool pager_vm_can_reset(void)
+{
+    return !pager.engine ||
+           (!any_lost() && !pager_engine_holds(pager.engine));
 }
 
 void pager_vcpus_resumed(void)

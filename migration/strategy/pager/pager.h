@@ -74,12 +74,20 @@ bool pager_attached(void);
 bool pager_set_main_memory(uint64_t bytes, Error **errp);
 
 /*
- * pager_vcpu_stuck: does thread @tid wait for a page that may never come?
+ * pager_vcpu_stuck: while the VM is being stopped: does thread @tid wait for a
+ * page that may never come?
  *
  * A vCPU that does has not stopped, but runs no instruction of the guest until
  * pager_vcpus_resumed(), and nobody may wait for it.
  */
 bool pager_vcpu_stuck(int tid);
+
+/*
+ * pager_vm_can_reset: false while a page is waited for that may never come
+ *
+ * Who waits for it may hold locks, and has an instruction to end.
+ */
+bool pager_vm_can_reset(void);
 
 /* pager_vcpus_resumed: no vCPU needs to stay stopped any more */
 void pager_vcpus_resumed(void);

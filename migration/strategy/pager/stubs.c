@@ -43,6 +43,11 @@ bool pager_vcpu_stuck(int tid)
     return false;
 }
 
+bool pager_vm_can_reset(void)
+{
+    return true;
+}
+
 void pager_vcpus_resumed(void)
 {
 }

@@ -210,6 +210,11 @@ class Guest:
                                      f'{last}')
                 self._changed.wait(left)
 
+    def forget_ready(self) -> None:
+        """It will boot again"""
+        with self._changed:
+            self._ready = None
+
     def wait_ready(self, timeout: float = PATIENCE) -> None:
         """Wait until the guest has filled its memory and works"""
         self._wait('sign of readiness', lambda: self._ready, timeout)
