@@ -64,6 +64,14 @@ QDict *redirect_info(QTestState *who);
 /* redirect_finish: as strategy_finish(); quits the old destinations, too */
 void redirect_finish(RedirectGuests *r);
 
+/*
+ * redirect_x509_set_up: TLS with certificates, which the first call makes;
+ * built only with CONFIG_TASN1, like the next
+ * redirect_x509_clean: remove them
+ */
+void redirect_x509_set_up(QTestState *who, bool source);
+void redirect_x509_clean(void);
+
 /* redirect_quit: quit all without a look at the memory */
 void redirect_quit(RedirectGuests *r);
 

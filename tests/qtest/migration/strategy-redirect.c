@@ -82,6 +82,10 @@ static const RedirectTest tests[] = {
 #ifdef CONFIG_GNUTLS
     { .name = "tls/50", .percent = 50, .stopped = true,
       .set_up = set_up_tls, .clean = clean_tls },
+#ifdef CONFIG_TASN1
+    { .name = "x509/50", .percent = 50, .stopped = true,
+      .set_up = redirect_x509_set_up, .clean = redirect_x509_clean },
+#endif
 #endif
 };
 
