@@ -80,6 +80,29 @@ static unsigned scan(int64_t stride, unsigned stray, unsigned *asked)
     return faults;
 }
 
+/* A scan of memory half of which, at random, is resident: faults of the rest */
+static unsigned scan_half(int64_t stride, unsigned *remote)
+{
+    PagerStride s = { 0 };
+    unsigned i, faults = 0, ahead = 0, seed = 1;
+
+    for (i = *remote = 0; i < 10000; i++) {
+        seed = seed * 1103515245 + 12345;
+        if (seed >> 31) {
+            ahead -= ahead > 0;
+            continue;
+        }
+        (*remote)++;
+        if (ahead) {
+            ahead--;
+            continue;
+        }
+        faults++;
+        ahead = pager_stride_fault(&s, 5000000 + i * stride).n;
+    }
+    return faults;
+}
+
 static void test_stride(void)
 {
     static const int64_t strides[] = { 1, -1, 3, 16, -64 };
@@ -91,6 +114,7 @@ static void test_stride(void)
         g_assert_cmpuint(scan(strides[i], 0, &asked), <, 80);
         g_assert_cmpuint(asked, <, 1000 + PAGER_STRIDE_MAX);
         g_assert_cmpuint(scan(strides[i], 10, &asked), <, 300);
+        g_assert_cmpuint(scan_half(strides[i], &asked), <, asked / 6);
     }
     /* No pattern, (next to) no advice */
     for (i = asked = 0; i < 10000; i++) {

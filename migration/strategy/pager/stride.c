@@ -72,6 +72,15 @@ static PagerAdvice advise(PagerStride *s, PagerStream *stream, uint64_t page,
     };
 }
 
+/* Pages that are resident may lie between the advice and this fault */
+static bool goes_on(const PagerStream *s, uint64_t page)
+{
+    int64_t beyond = page - s->next;
+
+    return s->stride && beyond % s->stride == 0 &&
+           beyond / s->stride >= 0 && beyond / s->stride <= PAGER_STRIDE_MAX;
+}
+
 PagerAdvice pager_stride_fault(PagerStride *s, uint64_t page)
 {
     PagerStream *stream;
@@ -80,7 +89,7 @@ PagerAdvice pager_stride_fault(PagerStride *s, uint64_t page)
 
     for (i = 0; i < PAGER_STRIDE_STREAMS; i++) {
         stream = &s->streams[i];
-        if (stream->stride && stream->next == page) {
+        if (goes_on(stream, page)) {
             unsigned hits = stream->fetched;
 
             stream->window = MIN(stream->window * 2, PAGER_STRIDE_MAX);
