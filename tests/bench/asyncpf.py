@@ -14,10 +14,13 @@ measured.  So the link is slower, too: what a page takes without any link is
 measured first, and its ratio to the paper's work is the scale.
 
 Scaled by that, a page takes longer than a tick of the guest's clock, which is
-not slowed.  Without asynchronous page faults KVM halts the vCPU, and a tick
-wakes it and may have the guest run another thread.  Hence the threads are
-such that only waiting takes the vCPU away from them.  The rows "time slices"
-have ordinary ones.  The row "Nagle" leaves Nagle's algorithm on, as QEMU 10.0
+not slowed, as on hardware it does not.  Without asynchronous page faults KVM
+halts the vCPU, and each tick wakes it: the guest may run another thread, or
+else enters and leaves at every tick, which takes the lab longer than the page.
+So "off" has a vCPU that stands still until its page is there (-overcommit
+cpu-pm=on), and the threads are such that only waiting takes the vCPU away from
+them.  The row "halted" has KVM halt it, the rows "time slices" have that and
+ordinary threads.  The row "Nagle" leaves Nagle's algorithm on, as QEMU 10.0
 does.
 
 Nothing else should run.
@@ -52,7 +55,9 @@ ROWS: Dict[str, Dict[str, Any]] = {
     'asyncpf: off': {'async_pf': False},
     'asyncpf: on': {'async_pf': True},
     'asyncpf, Nagle: on': {'async_pf': True, 'nagle': True},
-    'asyncpf, time slices: off': {'async_pf': False, 'slices': True},
+    'asyncpf, halted: off': {'async_pf': False, 'halted': True},
+    'asyncpf, time slices: off': {'async_pf': False, 'halted': True,
+                                  'slices': True},
     'asyncpf, time slices: on': {'async_pf': True, 'slices': True},
     'asyncpf, no link: off': {'async_pf': False, 'link': False},
     'asyncpf, no link: on': {'async_pf': True, 'link': False},

@@ -9,11 +9,12 @@ what the guest asks for.  With asynchronous page faults KVM tells the guest of
 a page that is not there, and the guest runs another thread until it comes: up
 to four pages are under way at once in place of one.
 
-The vCPU is halted where the guest is not told, and each interrupt wakes it: at
-its clock's tick the guest may run another thread by itself.  On hardware some
-fifteen pages come between two ticks, so that this hardly matters.  In the lab
-a page takes longer than a tick, and four would be under way in any case.  So
-the threads are of the class SCHED_FIFO, from which no tick takes the vCPU.
+Where the guest is not told, KVM halts the vCPU, and each interrupt wakes it:
+at its clock's tick the guest may run another thread by itself, or else enters
+and leaves for nothing.  On hardware some fifteen pages come between two ticks,
+so that this hardly matters.  In the lab a page takes longer than a tick.  So
+the threads are of the class SCHED_FIFO, from which no tick takes the vCPU, and
+the vCPU is one that stands still until its page is there.
 """
 
 from contextlib import ExitStack
@@ -37,6 +38,8 @@ from .network import Link
 # since 5.8 leaves it alone.
 CPUS = {True: 'qemu64,kvm-asyncpf=on,kvm-asyncpf-int=on',
         False: 'qemu64,kvm-asyncpf=off,kvm-asyncpf-int=off'}
+# KVM does not halt a vCPU that may halt without KVM seeing it
+STANDS_STILL = ('-overcommit', 'cpu-pm=on')
 THREADS = 4
 # MiB
 MEMORY = 192
@@ -94,7 +97,8 @@ class Work:
 
 # pylint: disable=too-many-arguments,too-many-locals
 def measure(async_pf: bool, size: int, delay_us: int, mbit: float = 1000,
-            nagle: bool = False, slices: bool = False) -> Dict[str, Any]:
+            nagle: bool = False, slices: bool = False,
+            halted: bool = False) -> Dict[str, Any]:
     """
     One run
 
@@ -102,6 +106,7 @@ def measure(async_pf: bool, size: int, delay_us: int, mbit: float = 1000,
     @delay_us: of one way; @mbit: of the link, 0 is unlimited
     @nagle: leave it on, as QEMU does that is not ours
     @slices: let the guest divide the time among its threads as ever
+    @halted: without asynchronous page faults, let KVM halt the vCPU
     """
     load = Load(fill=size, ws=size, threads=THREADS, load=0, rounds=1,
                 fifo=int(not slices))
@@ -112,8 +117,9 @@ def measure(async_pf: bool, size: int, delay_us: int, mbit: float = 1000,
         binary = replace(binary, environment={'LD_PRELOAD': NO_NODELAY})
     with ExitStack() as stack:
         link = stack.enter_context(Link(delay_us, mbit))
-        room = stack.enter_context(Machines(binary, load, MEMORY,
-                                            cpu=CPUS[async_pf]))
+        room = stack.enter_context(Machines(
+            binary, load, MEMORY, cpu=CPUS[async_pf],
+            extra=() if async_pf or halted else STANDS_STILL))
         source = room.start(host=link.hosts[0])
         there = room.expect(host=link.hosts[1])
         migration = Migration(source, there, room.guest, how)
