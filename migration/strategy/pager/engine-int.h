@@ -163,7 +163,6 @@ struct PagerEngine {
     PagerStride detectors[PAGER_DETECTORS];
     uint64_t gather_next;       /* page */
     bool again;                 /* somebody waits for AGAIN */
-    int64_t spin_ns;            /* looks for so long before it sleeps */
 };
 
 static inline uint8_t pg_state(const PagerEngine *e, uint64_t page)

@@ -26,9 +26,6 @@
 #define AGAIN_MS        1
 /* While answers are outstanding: look whether their host is silent */
 #define WATCH_MS        1000
-/* Look for so long before sleeping: at first, and at most */
-#define SPIN_MIN_NS     10000
-#define SPIN_MAX_NS     50000
 
 /* Lock held */
 static PagerWaiter *waiter(PagerEngine *e, unsigned i)
@@ -442,46 +439,8 @@ static bool handle_kick(PagerEngine *e)
     return !e->quit;
 }
 
-static int poll_all(struct pollfd *fds, unsigned n, int timeout)
-{
-    int ret;
-
-    do {
-        ret = poll(fds, n, timeout);
-    } while (ret < 0 && errno == EINTR);
-    return ret;
-}
-
-/*
- * Wait, but look for a while before sleeping where that is worthwhile: to go to
- * sleep and be woken takes as long as the network does.  For how long is found
- * as KVM finds it for halted vCPUs: longer when what came would have been seen
- * by looking for longer, not at all when it took too long.
- */
-static void wait_for_news(PagerEngine *e, struct pollfd *fds, unsigned n,
-                          int timeout)
-{
-    int64_t start = pager_now(), took;
-
-    do {
-        if (poll_all(fds, n, 0)) {
-            return;
-        }
-        /* Who is to answer may be waiting for this processor */
-        sched_yield();
-        took = pager_now() - start;
-    } while (took < e->spin_ns);
-    poll_all(fds, n, timeout);
-    took = pager_now() - start;
-    if (took > SPIN_MAX_NS) {
-        e->spin_ns = 0;
-    } else {
-        e->spin_ns = MIN(MAX(e->spin_ns * 2, SPIN_MIN_NS), SPIN_MAX_NS);
-    }
-}
-
-/* poll() over everything */
-static void watch(PagerEngine *e, struct pollfd *fds, bool hurry)
+/* poll() over everything; returns the number of entries */
+static unsigned watch(PagerEngine *e, struct pollfd *fds, bool hurry)
 {
     unsigned n = 2, i, link;
     int timeout = -1;
@@ -505,7 +464,10 @@ static void watch(PagerEngine *e, struct pollfd *fds, bool hurry)
     if (hurry) {
         timeout = AGAIN_MS;
     }
-    wait_for_news(e, fds, n, timeout);
+    while (poll(fds, n, timeout) < 0 && errno == EINTR) {
+        /* a signal */
+    }
+    return n;
 }
 
 static void poll_links(PagerEngine *e, const struct pollfd *fds)
