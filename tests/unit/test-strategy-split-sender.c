@@ -348,16 +348,23 @@ static void test_silent(void)
 /*
  * A memory host that stops reading in the middle: a proxy of which the far
  * end is read no more.  The one who pushes need not wait, the sender fails at
- * its timeout, and close does not wait for it.
+ * its timeout, and close does not wait for it.  One who has nothing to push
+ * learns it, too.
  */
-static void test_stall(bool close_first)
+typedef enum Stall {
+    STALL_FAILS,
+    STALL_CLOSED,
+    STALL_IDLE,
+} Stall;
+
+static void test_stall(Stall how)
 {
     g_autofree uint8_t *ram = g_malloc(SPLIT_PAGE_SIZE);
     Host *h = host_new(PAGES * 100);
     Host *front = host_new(0);
     g_autoptr(SocketAddress) addr = socket_parse(h->uri, &error_abort);
     QIOChannelSocket *back = qio_channel_socket_new();
-    SplitSender *s = start(front->uri, close_first ? LONG_MS : 300);
+    SplitSender *s = start(front->uri, how == STALL_CLOSED ? LONG_MS : 300);
     struct pollfd pfd[2] = { { .events = POLLIN }, { .events = POLLIN } };
     SplitEntry e = { .data = ram };
     uint8_t buf[4096];
@@ -381,10 +388,14 @@ static void test_stall(bool close_first)
         }
     }
     /* From here on, nothing is read */
-    do {
+    while (how != STALL_IDLE && e.version < 8 * SPLIT_SENDER_QUEUE &&
+           split_sender_push(s, &e)) {
         e.version++;
-    } while (split_sender_push(s, &e) && e.version < 8 * SPLIT_SENDER_QUEUE);
-    if (close_first) {
+    }
+    while (how == STALL_IDLE && split_sender_wait(s, 0) == SPLIT_SENDER_READY) {
+        g_usleep(1000);
+    }
+    if (how == STALL_CLOSED) {
         g_assert_cmpuint(e.version, ==, 8 * SPLIT_SENDER_QUEUE);
         g_assert_false(split_sender_has_room(s, 1));
         g_assert_cmpint(split_sender_sync(s, 0), ==, SPLIT_SENDER_LATER);
@@ -406,12 +417,17 @@ static void test_stall(bool close_first)
 
 static void test_stall_fails(void)
 {
-    test_stall(false);
+    test_stall(STALL_FAILS);
 }
 
 static void test_stall_closed(void)
 {
-    test_stall(true);
+    test_stall(STALL_CLOSED);
+}
+
+static void test_stall_idle(void)
+{
+    test_stall(STALL_IDLE);
 }
 
 /* An idle sender, too, notices that its memory host has gone */
@@ -455,6 +471,7 @@ int main(int argc, char **argv)
     g_test_add_func("/strategy/split/sender/silent", test_silent);
     g_test_add_func("/strategy/split/sender/stall-fails", test_stall_fails);
     g_test_add_func("/strategy/split/sender/stall-closed", test_stall_closed);
+    g_test_add_func("/strategy/split/sender/stall-idle", test_stall_idle);
     g_test_add_func("/strategy/split/sender/server-gone", test_server_gone);
     g_test_add_func("/strategy/split/sender/yank", test_yank);
     return g_test_run();

@@ -58,6 +58,7 @@ struct SplitSender {
     bool sync_wanted;
     bool synced;                /* since the last push */
     bool busy;                  /* the thread reads what was pushed */
+    bool asking;                /* the thread waits for an answer */
     bool closing;
     bool closed;                /* whoever closes is done with the sender */
     bool end;
@@ -308,6 +309,7 @@ static bool sender_answer_sync(SplitSender *s, Error **errp)
     s->asked = s->stats.bytes;
     answered(s, s->asked);
     QEMU_LOCK_GUARD(&s->lock);
+    s->asking = false;
     s->synced = !s->fill;
     s->sync_wanted = !s->synced;
     qemu_cond_broadcast(&s->changed);
@@ -341,6 +343,7 @@ static bool sender_serve(SplitSender *s, Error **errp)
             closing = s->closing;
             n = closing ? 0 : take_batch_locked(s, batch);
             sync = is_sync_due_locked(s);
+            s->asking = sync && !n && !closing;
         }
         if (closing) {
             return true;
@@ -575,8 +578,11 @@ void split_sender_close(SplitSender *s, bool end)
     s->closing = true;
     s->end = end;
     qemu_cond_signal(&s->work);
-    if (s->busy) {
-        /* What it sends must not be read any more: not even a moment later */
+    if (s->busy || s->asking) {
+        /*
+         * What it sends must not be read any more, not even a moment later; and
+         * nobody needs the answer
+         */
         yank_locked(s);
     }
     while (s->busy) {
