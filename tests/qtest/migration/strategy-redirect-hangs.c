@@ -110,6 +110,26 @@ static void test_second_yank(void)
 }
 
 /*
+ * Wait until nothing is sent for a second, which at this speed means that
+ * nothing can be.  Should it only have been slow, the redirect still succeeds.
+ */
+static void wait_stuck(QTestState *who)
+{
+    uint64_t most = 0;
+    int64_t since = 0;
+
+    do {
+        uint64_t sent = strategy_ram(who, "transferred");
+
+        if (!since || sent > most) {
+            most = sent;
+            since = g_get_monotonic_time();
+        }
+        g_usleep(1000);
+    } while (g_get_monotonic_time() - since < G_USEC_PER_SEC);
+}
+
+/*
  * The old destination hangs, and with it the stream, before it could be told:
  * the new one is sent all
  */
@@ -129,13 +149,13 @@ static void test_old_hangs(void)
     strategy_migrate(&r.g);
     strategy_wait_sent(r.g.from, 20);
     kill(qtest_pid(r.host[0]), SIGSTOP);
+    wait_stuck(r.g.from);
     redirect_order(&r, 1);
     at = redirect_info(r.g.from);
     g_assert_cmpstr(qdict_get_str(at, "relay"), ==, "lost");
     g_assert_cmpint(qdict_get_int(at, "redirects"), ==, 1);
     finish_fast(&r);
     kill(qtest_pid(r.host[0]), SIGCONT);
-    strategy_wait_status(r.host[0], "failed");
     redirect_finish(&r);
 }
 
@@ -171,7 +191,7 @@ static void test_new_dies(void)
     qtest_quit(r.host[1]);
     r.host[1] = NULL;
     strategy_wait_status(r.g.from, "failed");
-    redirect_wait_relayed(r.host[0], "failed");
+    redirect_wait_relayed(r.host[0], NULL);
     redirect_to(&r, 0);
     redirect_quit(&r);
 }
