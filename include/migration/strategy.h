@@ -177,7 +177,9 @@ void strategy_page_requested(uint32_t in_flight);
  *                      that is lost?  It runs nothing until
  *                      strategy_vcpus_resumed().
  * strategy_vm_can_reset: false while some vCPU is in the middle of an access
- *                        to such a page: a reset waits until it has ended.
+ *                        to such a page, or the source of a migration has
+ *                        read its RAM for the last time and waits for memory
+ *                        hosts: a reset waits until that has ended.
  * strategy_vcpus_resumed: no vCPU needs to stay stopped any more.
  * strategy_vm_stopped: somebody has stopped the VM.  True if he must not wait
  *                      for block devices, whose requests may wait for pages

@@ -109,7 +109,7 @@ bool strategy_vcpu_stuck(const CPUState *cpu)
 
 bool strategy_vm_can_reset(void)
 {
-    return pager_vm_can_reset();
+    return pager_vm_can_reset() && !split_finishing();
 }
 
 void strategy_vcpus_resumed(void)

@@ -64,6 +64,7 @@ typedef struct SplitSource {
     SplitSender *blocking;      /* the one that the last of them waits for */
     int64_t answered;           /* all memory hosts have, us; or 0 */
     int64_t deadline;           /* of the completion, us */
+    bool finishing;             /* the completion waits; BQL */
     /* See estimate.c */
     uint64_t rest;              /* dirty pages when the pass began */
     uint64_t main_rest;         /* of these, for the main host */

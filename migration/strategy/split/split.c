@@ -555,9 +555,13 @@ bool split_save_complete(QEMUFile *f)
 {
     int64_t start = g_get_monotonic_time(), synced;
     uint8_t commit[SPLIT_WIRE_COMMIT_LEN];
+    bool ok;
 
     source->deadline = start + patience_ms() * 1000;
-    if (!sync_all(source, true)) {
+    source->finishing = true;
+    ok = sync_all(source, true);
+    source->finishing = false;
+    if (!ok) {
         return false;
     }
     synced = g_get_monotonic_time();
@@ -568,6 +572,11 @@ bool split_save_complete(QEMUFile *f)
                          commit, sizeof(commit));
     trace_split_complete(synced - start, g_get_monotonic_time() - synced);
     return true;
+}
+
+bool split_finishing(void)
+{
+    return source && source->finishing;
 }
 
 static RamSplitInfo *make_info(const SplitSource *s)

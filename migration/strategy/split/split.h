@@ -39,12 +39,15 @@ bool split_check(const RamSplit *config, Error **errp);
  * split_pending: bytes that the memory hosts have yet to get, and of the map.
  * split_save_complete: wait until they have got all, but not for long, send
  *                      the rest of the map.  May drop the BQL while it waits.
+ * split_finishing: does it wait?  RAM has been read for the last time then, and
+ *                  must not change.  With the BQL.
  */
 bool split_save_setup(QEMUFile *f, const RamSplit *config, Error **errp);
 bool split_iterates(void);
 void split_save_iterate(QEMUFile *f);
 uint64_t split_pending(void);
 bool split_save_complete(QEMUFile *f);
+bool split_finishing(void);
 
 /*
  * split_cleanup: the migration is over; main thread, BQL

@@ -547,6 +547,36 @@ static void test_host_silent_late(void)
     finish_plain(&s);
 }
 
+/*
+ * Its RAM has been read for the last time by then: a reset, which writes to
+ * it, is for the VM that goes on
+ */
+static void test_host_silent_reset(void)
+{
+    static const SplitTest test = {
+        .hosts = 1, .main_mib = 64, .pause = true,
+    };
+    g_autoptr(QDict) rsp = NULL;
+    Split s;
+
+    if (!split_start(&s, &test, true, STRATEGY_FAST, STRATEGY_ALL_FITS)) {
+        return;
+    }
+    strategy_migrate(&s.g);
+    strategy_wait_status(s.g.from, "pre-switchover");
+    strategy_speed(&s.g, STRATEGY_FAST, 1);
+    memhost_signal(&s.host[0], SIGSTOP);
+    migrate_continue(s.g.from, "pre-switchover");
+    strategy_wait_status(s.g.from, "device");
+    qtest_qmp_assert_success(s.g.from, "{ 'execute': 'system_reset' }");
+    qtest_qmp_eventwait(s.g.from, "RESET");
+    rsp = migrate_query(s.g.from);
+    g_assert_cmpstr(qdict_get_str(rsp, "status"), ==, "failed");
+    memhost_signal(&s.host[0], SIGCONT);
+    strategy_quit(&s.g);
+    split_stop_hosts(&s);
+}
+
 /* Nobody there */
 static void test_host_unreachable(void)
 {
@@ -789,6 +819,8 @@ void strategy_add_split(void)
                    test_host_killed_late);
     qtest_add_func("/migration/strategy/split/host/silent-late",
                    test_host_silent_late);
+    qtest_add_func("/migration/strategy/split/host/silent-reset",
+                   test_host_silent_reset);
     qtest_add_func("/migration/strategy/split/host/unreachable",
                    test_host_unreachable);
     qtest_add_func("/migration/strategy/split/host/small", test_host_small);
