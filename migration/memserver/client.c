@@ -733,6 +733,11 @@ void pagelink_client_shutdown(PageLinkClient *c)
                          NULL);
 }
 
+void pagelink_client_set_timeout(PageLinkClient *c, int timeout_ms)
+{
+    c->timeout_ms = timeout_ms;
+}
+
 const PageLinkHelloAck *pagelink_client_info(const PageLinkClient *c)
 {
     return &c->info;

@@ -89,6 +89,12 @@ void pagelink_client_free(PageLinkClient *c);
 void pagelink_client_shutdown(PageLinkClient *c);
 
 /**
+ * pagelink_client_set_timeout: for calls from now on
+ * @timeout_ms: more than 0
+ */
+void pagelink_client_set_timeout(PageLinkClient *c, int timeout_ms);
+
+/**
  * pagelink_client_info: what the server said in its HELLO_ACK
  */
 const PageLinkHelloAck *pagelink_client_info(const PageLinkClient *c);

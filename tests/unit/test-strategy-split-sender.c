@@ -242,6 +242,7 @@ static void test_sync_again(void)
     SplitEntry e = { .version = 1, .data = page };
     Host *h = host_new(PAGES);
     SplitSender *s = start_ready(h);
+    SplitSenderStats stats;
 
     for (unsigned i = 0; i < 100; i++) {
         e.version++;
@@ -249,6 +250,13 @@ static void test_sync_again(void)
         g_assert_cmpint(split_sender_sync(s, LONG_MS), ==, SPLIT_SENDER_DONE);
         g_assert_cmpint(split_sender_drain(s, 0, 0), ==, SPLIT_SENDER_DONE);
     }
+    /* Nobody needs to ask */
+    e.version++;
+    g_assert_true(split_sender_push(s, &e));
+    g_assert_cmpint(split_sender_wait_acked(s, LONG_MS), ==, SPLIT_SENDER_DONE);
+    split_sender_stats(s, &stats);
+    g_assert_cmpuint(stats.pages, ==, 101);
+    g_assert_cmpuint(stats.acked, ==, stats.bytes);
     split_sender_close(s, true);
     finish();
     g_assert_cmpuint(ms_server_sessions(h->server), ==, 0);
@@ -354,6 +362,7 @@ static void test_silent(void)
 typedef enum Stall {
     STALL_FAILS,
     STALL_CLOSED,
+    STALL_UNDER_WAY,            /* there is room for all in the socket */
     STALL_IDLE,
 } Stall;
 
@@ -364,7 +373,8 @@ static void test_stall(Stall how)
     Host *front = host_new(0);
     g_autoptr(SocketAddress) addr = socket_parse(h->uri, &error_abort);
     QIOChannelSocket *back = qio_channel_socket_new();
-    SplitSender *s = start(front->uri, how == STALL_CLOSED ? LONG_MS : 300);
+    SplitSender *s = start(front->uri, how == STALL_CLOSED ||
+                                         how == STALL_UNDER_WAY ? LONG_MS : 300);
     struct pollfd pfd[2] = { { .events = POLLIN }, { .events = POLLIN } };
     SplitEntry e = { .data = ram };
     uint8_t buf[4096];
@@ -388,7 +398,7 @@ static void test_stall(Stall how)
         }
     }
     /* From here on, nothing is read */
-    while (how != STALL_IDLE && e.version < 8 * SPLIT_SENDER_QUEUE &&
+    while (how < STALL_UNDER_WAY && e.version < 8 * SPLIT_SENDER_QUEUE &&
            split_sender_push(s, &e)) {
         e.version++;
     }
@@ -403,6 +413,12 @@ static void test_stall(Stall how)
         split_sender_close(s, false);
         /* The sanitizers see a read after this */
         g_clear_pointer(&ram, g_free);
+    } else if (how == STALL_UNDER_WAY) {
+        g_assert_true(split_sender_push(s, &e));
+        g_assert_cmpint(split_sender_drain(s, 0, LONG_MS), ==,
+                        SPLIT_SENDER_DONE);
+        g_assert_cmpint(split_sender_wait_acked(s, 10), ==, SPLIT_SENDER_LATER);
+        split_sender_close(s, false);
     } else {
         assert_failed(s, front->uri, "no answer");
         g_assert_false(split_sender_push(s, &e));
@@ -423,6 +439,11 @@ static void test_stall_fails(void)
 static void test_stall_closed(void)
 {
     test_stall(STALL_CLOSED);
+}
+
+static void test_stall_under_way(void)
+{
+    test_stall(STALL_UNDER_WAY);
 }
 
 static void test_stall_idle(void)
@@ -471,6 +492,8 @@ int main(int argc, char **argv)
     g_test_add_func("/strategy/split/sender/silent", test_silent);
     g_test_add_func("/strategy/split/sender/stall-fails", test_stall_fails);
     g_test_add_func("/strategy/split/sender/stall-closed", test_stall_closed);
+    g_test_add_func("/strategy/split/sender/stall-under-way",
+                    test_stall_under_way);
     g_test_add_func("/strategy/split/sender/stall-idle", test_stall_idle);
     g_test_add_func("/strategy/split/sender/server-gone", test_server_gone);
     g_test_add_func("/strategy/split/sender/yank", test_yank);

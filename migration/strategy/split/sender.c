@@ -245,6 +245,7 @@ static void answered(SplitSender *s, uint64_t asked)
                                 s->stats.rate);
     }
     s->since = now;
+    qemu_cond_broadcast(&s->changed);
 }
 
 static void ack_done(void *opaque, const PageLinkFault *error)
@@ -294,10 +295,15 @@ static bool send_batch(SplitSender *s, const SplitEntry *batch, unsigned n,
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         s->busy = false;
         s->taken = 0;
+        s->asking = true;
         count_batch_locked(s, batch, n);
         qemu_cond_broadcast(&s->changed);
     }
-    return ok && ask_for_refusals(s, errp);
+    ok = ok && ask_for_refusals(s, errp);
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->asking = false;
+    }
+    return ok;
 }
 
 static bool sender_answer_sync(SplitSender *s, Error **errp)
@@ -368,6 +374,9 @@ static void sender_end_session(SplitSender *s)
     PageLinkClient *c;
     Error *err = NULL;
 
+    if (s->client) {
+        pagelink_client_set_timeout(s->client, END_TIMEOUT_MS);
+    }
     if (s->client && pagelink_client_end(s->client, NULL)) {
         trace_split_sender_end(s->host->uri, "");
         return;
@@ -538,6 +547,17 @@ SplitSenderResult split_sender_drain(SplitSender *s, uint64_t pages, int ms)
 {
     QEMU_LOCK_GUARD(&s->lock);
     return wait_locked(s, pages, is_drained, ms);
+}
+
+static bool is_acked(SplitSender *s, uint64_t arg)
+{
+    return is_drained(s, 0) && s->stats.bytes == s->stats.acked;
+}
+
+SplitSenderResult split_sender_wait_acked(SplitSender *s, int ms)
+{
+    QEMU_LOCK_GUARD(&s->lock);
+    return wait_locked(s, 0, is_acked, ms);
 }
 
 void split_sender_stats(SplitSender *s, SplitSenderStats *stats)

@@ -110,6 +110,14 @@ SplitSenderResult split_sender_sync(SplitSender *s, int ms);
  */
 SplitSenderResult split_sender_drain(SplitSender *s, uint64_t pages, int ms);
 
+/*
+ * split_sender_wait_acked: wait until nothing is queued or under way
+ *
+ * Unlike split_sender_sync() it asks for nothing: a sender without anything
+ * to send asks by itself.
+ */
+SplitSenderResult split_sender_wait_acked(SplitSender *s, int ms);
+
 void split_sender_stats(SplitSender *s, SplitSenderStats *stats);
 
 /* split_sender_yank: let it fail now */

@@ -466,7 +466,8 @@ bool split_turn(void)
 bool split_wait_backlog(void)
 {
     for (unsigned i = 0; source && i < source->setup->n_hosts; i++) {
-        if (split_sender_drain(source->hosts[i].sender, 0, SPLIT_WAIT_MS) ==
+        /* split_fits() counts what is under way, too */
+        if (split_sender_wait_acked(source->hosts[i].sender, SPLIT_WAIT_MS) ==
             SPLIT_SENDER_LATER) {
             return true;
         }
@@ -520,7 +521,7 @@ static bool sync_all(SplitSource *s, bool held)
     }
     for (unsigned i = 0; i < s->setup->n_hosts; i++) {
         SplitSender *sender = s->hosts[i].sender;
-        SplitSenderResult result = split_sender_sync(sender, SPLIT_WAIT_MS);
+        SplitSenderResult result = split_sender_sync(sender, 0);
 
         while (result == SPLIT_SENDER_LATER) {
             if (!split_source_alive() || (held && is_late(s, i))) {
@@ -557,6 +558,14 @@ bool split_save_complete(QEMUFile *f)
     uint8_t commit[SPLIT_WIRE_COMMIT_LEN];
     bool ok;
 
+    if (source->later->len) {
+        Error *err = NULL;
+
+        error_setg(&err, "split memory: %u pages were put off and forgotten",
+                   source->later->len);
+        split_source_fail(err);
+        return false;
+    }
     source->deadline = start + patience_ms() * 1000;
     source->finishing = true;
     ok = sync_all(source, true);
