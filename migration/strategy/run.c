@@ -197,6 +197,9 @@ static void run_meter(StrategyRun *run, MigrationState *s)
 
         meter_add(&run->meter, s->mbps * 125000 * seconds, seconds);
         split_estimate_window(seconds);
+    } else {
+        /* What was sent before the first window is not of any */
+        split_estimate_window(0);
     }
     run->window_start = s->iteration_start_time;
 }

@@ -65,7 +65,8 @@ static void count_extent(SplitSource *s, const SplitSourceBlock *b,
     } else {
         s->hosts[host].rest += remote;
     }
-    s->main_rest -= remote;
+    /* Hints of free pages may come in between */
+    s->main_rest -= MIN(remote, s->main_rest);
 }
 
 void split_estimate_pass_end(SplitSource *s)
