@@ -144,18 +144,13 @@ static int section_load_state(QEMUFile *f, void *opaque, int version_id)
     return 0;
 }
 
-static int section_load_setup(QEMUFile *f, void *opaque, Error **errp)
-{
-    incoming.started = false;
-    return 0;
-}
-
 static int section_load_cleanup(void *opaque)
 {
     MigrationIncomingState *mis = migration_incoming_get_current();
 
     split_load_cleanup(mis->state == MIGRATION_STATUS_COMPLETED);
     redirect_incoming_cleanup();
+    incoming.started = false;
     return 0;
 }
 
@@ -169,7 +164,6 @@ static const SaveVMHandlers section_handlers = {
     .save_cleanup = section_save_cleanup,
     .save_live_complete_precopy = section_save_complete,
     .load_state = section_load_state,
-    .load_setup = section_load_setup,
     .load_cleanup = section_load_cleanup,
 };
 
