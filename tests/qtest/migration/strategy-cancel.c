@@ -127,7 +127,7 @@ static void test_cancel(const void *opaque)
     }
     migrate_until(&g, t->when);
     migrate_cancel(g.from);
-    strategy_wait_status(g.from, "cancelled");
+    strategy_wait_cancelled(g.from);
     info = strategy_info(g.from);
     g_assert(info);
     g_assert(!qdict_get_bool(info, "switched"));

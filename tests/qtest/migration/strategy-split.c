@@ -465,7 +465,7 @@ static void test_cancel_again(void)
         /* With as much less, there would not be room for the next time */
         g_assert_cmpuint(memhost_pages(&s.host[0]), >, (45 << 20) / 4096);
         migrate_cancel(s.g.from);
-        strategy_wait_status(s.g.from, "cancelled");
+        wait_cancelled(&s);
         strategy_replace_destination(&s.g);
     }
     strategy_speed(&s.g, STRATEGY_FAST, STRATEGY_ALL_FITS);
