@@ -229,10 +229,11 @@ bool redirect_same_peer(QIOChannel *a, QIOChannel *b)
 
 uint64_t redirect_unsent(QIOChannel *ioc)
 {
-    QIOChannelSocket *sioc = socket_below(ioc);
     int n = 0;
 
 #ifdef SIOCOUTQ
+    QIOChannelSocket *sioc = socket_below(ioc);
+
     if (!sioc || ioctl(sioc->fd, SIOCOUTQ, &n) < 0) {
         return 0;
     }
