@@ -303,12 +303,14 @@ static int probe_save(QEMUFile *f, size_t *ping, Error **errp)
     return qemu_savevm_state_setup(f, errp) ?: qemu_fflush(f);
 }
 
-/* What went wrong is not the migration's business */
-static void forget_error(MigrationState *s)
+/* What went wrong is not the migration's business; @only: nothing else */
+static void forget_error(MigrationState *s, const Error *only)
 {
     QEMU_LOCK_GUARD(&s->error_mutex);
-    error_free(s->error);
-    s->error = NULL;
+    if (s->error && (!only || g_str_equal(error_get_pretty(s->error),
+                                          error_get_pretty(only)))) {
+        g_clear_pointer(&s->error, error_free);
+    }
 }
 
 /*
@@ -321,7 +323,7 @@ static bool probe_begin(MigrationState *s, RedirectRequest *request,
     Probe *probe = &redirect.probe;
     JSONWriter *vmdesc = s->vmdesc;
     QIOChannelBuffer *buf;
-    bool had_error;
+    Error *err = NULL;
     QEMUFile *f;
     size_t ping;
     int ret;
@@ -339,10 +341,9 @@ static bool probe_begin(MigrationState *s, RedirectRequest *request,
     buf = qio_channel_buffer_new(64 * KiB);
     f = qemu_file_new_output(QIO_CHANNEL(buf));
     bql_lock();
-    had_error = migrate_has_error(s);
     s->vmdesc = vmdesc ? json_writer_new(false) : NULL;
     strategy_repeats_setup_now = true;
-    ret = probe_save(f, &ping, errp);
+    ret = probe_save(f, &ping, &err);
     strategy_repeats_setup_now = false;
     probe->vmdesc = s->vmdesc;
     s->vmdesc = vmdesc;
@@ -355,12 +356,11 @@ static bool probe_begin(MigrationState *s, RedirectRequest *request,
     qemu_fclose(f);
     object_unref(OBJECT(buf));
     if (ret) {
-        if (!had_error) {
-            forget_error(s);
+        if (!err) {
+            error_setg_errno(&err, -ret, "Cannot set the stream up");
         }
-        if (errp && !*errp) {
-            error_setg_errno(errp, -ret, "Cannot set the stream up");
-        }
+        forget_error(s, err);
+        error_propagate(errp, err);
         return false;
     }
     trace_redirect_probe(redirect.blocks.n);
@@ -492,7 +492,7 @@ static bool order_accepted(MigrationState *s)
 
     /* What was sent before the order may take its time on a slow link */
     while (now_ms() - since < REDIRECT_ACCEPT_MS) {
-        taken = redirect_taken_by_old();
+        taken = redirect_taken_by_old(NULL);
         if (taken > most) {
             most = taken;
             since = now_ms();
@@ -519,7 +519,7 @@ static void old_return_path_close(MigrationState *s)
         }
     }
     close_return_path_on_source(s);
-    forget_error(s);
+    forget_error(s, NULL);
 }
 
 static void files_swap(MigrationState *s)
@@ -596,16 +596,16 @@ static void note_redirect(const RedirectRequest *request, bool relays)
 static void commit(MigrationState *s, RedirectRequest *request,
                    const RedirectReady *ready)
 {
-    bool broke_off = redirect_request_broke_off();
     Error *err = NULL;
     bool relays;
 
     if (redirect_fault("before-order")) {
         error_setg(&err, "fault point 'before-order'");
-    } else if (migrate_has_error(s) && !broke_off) {
-        error_setg(&err, "The migration to the old destination failed");
     } else if (!redirect_request_advance(REDIRECT_PHASE_COMMITTING)) {
         error_setg(&err, "The redirect was withdrawn");
+    } else if (migrate_has_error(s) && !redirect_request_broke_off()) {
+        /* In this order: breaking off is noted before it is an error */
+        error_setg(&err, "The migration to the old destination failed");
     } else {
         ram_save_redirect(redirect.probe.file, &err);
     }
@@ -619,7 +619,8 @@ static void commit(MigrationState *s, RedirectRequest *request,
     /* The handshake has read its answer, and no more */
     redirect_handshake_free(g_steal_pointer(&redirect.probe.handshake));
     owe();
-    relays = !broke_off && order_send(s, request, ready) && order_accepted(s);
+    relays = !redirect_request_broke_off() &&
+             order_send(s, request, ready) && order_accepted(s);
     if (redirect_fault("after-order")) {
         relays = false;
     }
@@ -634,9 +635,18 @@ static void commit(MigrationState *s, RedirectRequest *request,
     redirect_request_end(NULL);
 }
 
+/* What becomes of the migration when the new destination does not take it */
+static const char *instead(bool broke_off)
+{
+    return broke_off ? "the channel to the old destination, which hung, was "
+                       "broken off already"
+                     : "the migration goes on to the old one";
+}
+
 /* Go on with a redirect that was ordered */
 static void request_step(MigrationState *s)
 {
+    bool broke_off = redirect_request_broke_off();
     RedirectPhase phase;
     RedirectRequest *request = redirect_request_pending(&phase);
     RedirectAnswer answer = REDIRECT_ANSWER_NONE;
@@ -648,7 +658,7 @@ static void request_step(MigrationState *s)
         return;
     }
     deadline = request->deadline_ms;
-    if (redirect_request_broke_off()) {
+    if (broke_off) {
         /* It may come from there only now */
         deadline += REDIRECT_ANSWER_MS + 1000;
     }
@@ -658,21 +668,20 @@ static void request_step(MigrationState *s)
         if (!probe_begin(s, request, &err)) {
             /* One that refuses may have hung up before all was written */
             error_prepend(&err, "The new destination cannot take the "
-                          "migration, which goes on to the old one: ");
+                          "migration, and %s: ", instead(broke_off));
         }
     } else {
         answer = redirect_handshake_poll(redirect.probe.handshake, &ready,
                                          &redirect.probe.rtt_ms, &err);
         if (err) {
             error_prepend(&err, "The new destination cannot take the "
-                          "migration, which goes on to the old one: ");
+                          "migration, and %s: ", instead(broke_off));
         }
     }
     if (answer == REDIRECT_ANSWER_NONE && !err &&
         now_ms() >= deadline) {
-        error_setg(&err, "The new destination did not answer in %d s, so the "
-                   "migration goes on to the old one",
-                   REDIRECT_ANSWER_MS / 1000);
+        error_setg(&err, "The new destination did not answer in %d s, and %s",
+                   REDIRECT_ANSWER_MS / 1000, instead(broke_off));
     }
     if (err) {
         give_up(err);
@@ -778,7 +787,8 @@ bool redirect_holds(void)
 {
     RedirectPhase phase;
 
-    return redirect.running &&
+    /* In post-copy it comes to no safe point: one that was queued too late */
+    return redirect.running && !migration_in_postcopy() &&
            (redirect_request_pending(&phase) ||
             (redirect.owed && redirect_owed_left(redirect.owed)));
 }
@@ -869,6 +879,10 @@ bool redirect_message(const uint8_t *buf, size_t len, Error **errp)
 
 static RamRelayState relay_state(uint64_t left)
 {
+    if (!left && redirect.relay.state == REDIRECT_RELAY_DONE) {
+        /* Its health is not looked at any more */
+        return RAM_RELAY_STATE_COMPLETED;
+    }
     switch (redirect.health) {
     case REDIRECT_HEALTH_WAITING:
     case REDIRECT_HEALTH_GOOD:

@@ -99,17 +99,20 @@ bool redirect_request_broke_off(void)
     return current && current->broke_off;
 }
 
-uint64_t redirect_taken_by_old(void)
+uint64_t redirect_taken_by_old(uint64_t *unsent)
 {
     MigrationState *s = migrate_get_current();
-    uint64_t written = migration_transferred_bytes(), unsent = 0;
+    uint64_t written = migration_transferred_bytes(), left = 0;
 
     WITH_QEMU_LOCK_GUARD(&s->qemu_file_lock) {
         if (s->to_dst_file) {
-            unsent = redirect_unsent(qemu_file_get_ioc(s->to_dst_file));
+            left = redirect_unsent(qemu_file_get_ioc(s->to_dst_file));
         }
     }
-    return written - MIN(written, unsent);
+    if (unsent) {
+        *unsent = left;
+    }
+    return written - MIN(written, left);
 }
 
 bool redirect_request_advance(RedirectPhase phase)
@@ -381,8 +384,28 @@ static bool request_withdraw(Request *r)
 }
 
 /*
+ * The migration goes on without a safe point.  Either side may run the guest
+ * by now, so that its channel is not to be touched.
+ */
+static bool too_late(void)
+{
+    switch (migrate_get_current()->state) {
+    case MIGRATION_STATUS_PRE_SWITCHOVER:
+    case MIGRATION_STATUS_DEVICE:
+    case MIGRATION_STATUS_POSTCOPY_ACTIVE:
+    case MIGRATION_STATUS_POSTCOPY_PAUSED:
+    case MIGRATION_STATUS_POSTCOPY_RECOVER_SETUP:
+    case MIGRATION_STATUS_POSTCOPY_RECOVER:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/*
  * The migration thread may hang in a write to the old destination, which
- * this ends.  Before it was told, only if @hung.
+ * this ends.  Before it was told, only if @hung, and if the switchover has
+ * not begun: with the BQL, which is held here, it cannot.
  */
 static bool break_old_channel_off(Request *r, bool hung)
 {
@@ -392,7 +415,8 @@ static bool break_old_channel_off(Request *r, bool hung)
     QEMU_LOCK_GUARD(&lock);
     if (current != r || !s->to_dst_file ||
         r->phase >= REDIRECT_PHASE_SWAPPED ||
-        (r->phase < REDIRECT_PHASE_COMMITTING && !hung)) {
+        (r->phase < REDIRECT_PHASE_COMMITTING &&
+         (!hung || s->state != MIGRATION_STATUS_ACTIVE))) {
         return false;
     }
     r->broke_off = true;
@@ -401,27 +425,40 @@ static bool break_old_channel_off(Request *r, bool hung)
 }
 
 /*
- * Until it has ended, or for @ms, or (@ms < 0) as long as the old destination
- * takes something.  Returns whether that has taken nothing for long.
+ * Until it has ended or it is too late for it, or for @ms, or (@ms < 0) as
+ * long as the old destination takes something.  Returns whether that has taken
+ * nothing for long, though there was something to take.
  */
 static bool coroutine_fn request_wait_moving(Request *r, int64_t ms)
 {
-    int64_t start = now_ms(), since = start;
-    uint64_t most = redirect_taken_by_old();
+    int64_t start = now_ms(), since = start, empty = start;
+    uint64_t most = redirect_taken_by_old(NULL);
 
-    while (request_phase(r) != REDIRECT_PHASE_ENDED &&
+    while (request_phase(r) != REDIRECT_PHASE_ENDED && !too_late() &&
            (ms < 0 ? now_ms() - since < REDIRECT_HUNG_MS
                    : now_ms() - start < ms)) {
-        uint64_t taken;
+        uint64_t taken, unsent;
 
         request_wait(r, false, LOOK_MS);
-        taken = redirect_taken_by_old();
+        taken = redirect_taken_by_old(&unsent);
         if (taken > most) {
             most = taken;
             since = now_ms();
         }
+        if (!unsent) {
+            empty = now_ms();
+        }
     }
-    return now_ms() - since >= REDIRECT_HUNG_MS;
+    return now_ms() - MAX(since, empty) >= REDIRECT_HUNG_MS;
+}
+
+static void explain_withdrawal(Error **errp)
+{
+    if (check_status(migrate_get_current()->state, errp)) {
+        error_setg(errp, "The stream to the old destination moves too slowly, "
+                   "so that it could not be changed in %d s; the redirect was "
+                   "withdrawn", REDIRECT_ANSWER_MS / 1000);
+    }
 }
 
 /* It is with the migration thread */
@@ -435,9 +472,7 @@ static void coroutine_fn request_see_through(Request *r, Error **errp)
     }
     if (!hung || !break_old_channel_off(r, true)) {
         if (request_withdraw(r)) {
-            error_setg(errp, "The stream to the old destination moves too "
-                       "slowly, so that it could not be changed in %d s; the "
-                       "redirect was withdrawn", REDIRECT_ANSWER_MS / 1000);
+            explain_withdrawal(errp);
             return;
         }
         request_wait_moving(r, -1);
@@ -445,7 +480,10 @@ static void coroutine_fn request_see_through(Request *r, Error **errp)
             break_old_channel_off(r, false);
         }
     }
-    request_wait(r, false, INT32_MAX);
+    request_wait_moving(r, INT32_MAX);
+    if (request_phase(r) != REDIRECT_PHASE_ENDED && request_withdraw(r)) {
+        explain_withdrawal(errp);
+    }
 }
 
 static void coroutine_fn request_run(Request *r, Error **errp)

@@ -12,7 +12,8 @@
  * that cannot be withdrawn any more, as the old destination was told, is
  * helped along by breaking the old channel off when that does not move.  The
  * same happens to an old destination that hangs before it can be told: its
- * migration would go nowhere, and the new one starts from the beginning.
+ * migration would go nowhere, and the new one starts from the beginning.  Once
+ * the switchover has begun, nothing is broken off: the guest may be there.
  */
 #ifndef MIGRATION_STRATEGY_REDIRECT_REQUEST_H
 #define MIGRATION_STRATEGY_REDIRECT_REQUEST_H
@@ -27,7 +28,7 @@
 #define REDIRECT_ANSWER_MS      10000
 /* For the old destination to take note, from the last byte that it took */
 #define REDIRECT_ACCEPT_MS      5000
-/* It has taken nothing for so long: it hangs */
+/* It has taken nothing of what it was sent for so long: it hangs */
 #define REDIRECT_HUNG_MS        8000
 
 typedef enum RedirectPhase {
@@ -69,8 +70,10 @@ bool redirect_request_broke_off(void);
 /*
  * redirect_taken_by_old: bytes that the old destination's host has taken so
  * far; grows as long as something moves.  Any thread.
+ *
+ * @unsent: if not NULL, bytes that it has yet to take
  */
-uint64_t redirect_taken_by_old(void);
+uint64_t redirect_taken_by_old(uint64_t *unsent);
 
 /*
  * redirect_request_advance: go on to @phase
