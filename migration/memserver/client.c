@@ -670,6 +670,17 @@ static bool client_tls(PageLinkClient *c, const PageLinkClientOptions *o,
     return true;
 }
 
+/* What is left of the time to connect, if that is limited */
+static void client_limit(PageLinkClient *c, const PageLinkClientOptions *o,
+                         int64_t start_ms)
+{
+    int64_t gone = g_get_monotonic_time() / 1000 - start_ms;
+
+    if (o->connect_timeout_ms) {
+        c->timeout_ms = MAX(o->connect_timeout_ms - gone, 1);
+    }
+}
+
 static char *peer_name(const PageLinkClientOptions *o)
 {
     return o->addr ? socket_uri(o->addr) : g_strdup("socket");
@@ -679,12 +690,14 @@ PageLinkClient *pagelink_client_connect(const PageLinkClientOptions *o,
                                         Error **errp)
 {
     PageLinkClient *c = g_new0(PageLinkClient, 1);
+    int64_t start_ms = g_get_monotonic_time() / 1000;
+    int timeout_ms = o->timeout_ms ?: PAGELINK_CLIENT_TIMEOUT_MS;
 
     QSIMPLEQ_INIT(&c->ops);
     QSIMPLEQ_INIT(&c->finished);
     c->in = g_malloc(IN_SIZE);
-    c->timeout_ms = o->timeout_ms ? o->timeout_ms :
-                    PAGELINK_CLIENT_TIMEOUT_MS;
+    c->timeout_ms = timeout_ms;
+    client_limit(c, o, start_ms);
     c->next_id = 1;
     c->peer = peer_name(o);
     trace_pagelink_client_connect(c->peer, o->role, o->class);
@@ -698,10 +711,15 @@ PageLinkClient *pagelink_client_connect(const PageLinkClientOptions *o,
     object_ref(OBJECT(c->ioc));
     qio_channel_set_blocking(QIO_CHANNEL(c->sioc), false, NULL);
     qio_channel_set_delay(QIO_CHANNEL(c->sioc), false);
-    if ((o->tls_creds && !client_tls(c, o, errp)) ||
-        !client_hello(c, o, errp)) {
+    client_limit(c, o, start_ms);
+    if (o->tls_creds && !client_tls(c, o, errp)) {
         goto fail;
     }
+    client_limit(c, o, start_ms);
+    if (!client_hello(c, o, errp)) {
+        goto fail;
+    }
+    c->timeout_ms = timeout_ms;
     return c;
 
 fail:

@@ -45,6 +45,7 @@ typedef struct PageLinkClientOptions {
     const char *name;           /* for status displays, or NULL */
     uint32_t features;          /* wanted */
     int timeout_ms;             /* 0: PAGELINK_CLIENT_TIMEOUT_MS */
+    int connect_timeout_ms;     /* until HELLO's answer; 0: as the other */
 } PageLinkClientOptions;
 
 #define PAGELINK_CLIENT_TIMEOUT_MS      30000

@@ -158,7 +158,9 @@ static void give_back(RAMBlock *rb, uint64_t start, uint64_t end)
 {
     start = ROUND_UP(start, rb->page_size);
     end = QEMU_ALIGN_DOWN(end, rb->page_size);
-    if (qatomic_read(&relay.keep) || start >= end || !is_ours_alone(rb)) {
+    if (qatomic_read(&relay.keep) || start >= end || !is_ours_alone(rb) ||
+        /* A device that was plugged meanwhile may forbid it */
+        ram_block_discard_is_disabled()) {
         return;
     }
     if (ram_block_discard_range(rb, start, end - start)) {
@@ -361,7 +363,9 @@ RamStrategyRedirectInfo *redirect_relay_info(void)
     info->has_relay = true;
     info->relay = relay_state(f.status);
     info->has_remaining = true;
-    info->remaining = (f.owed - f.pages - f.skipped) * PAGELINK_PAGE_SIZE;
+    /* What a connection that failed had sent counts once more */
+    info->remaining = (f.owed - MIN(f.owed, f.pages + f.skipped)) *
+                      PAGELINK_PAGE_SIZE;
     info->has_relay_pages = info->has_relay_zero_pages = true;
     info->relay_pages = f.pages;
     info->relay_zero_pages = f.zero;

@@ -32,6 +32,10 @@
 #define TIMEOUT_MS          30000
 /* At least, when the rate is limited */
 #define BATCHES_A_SECOND    20
+/* How often a wait looks whether the rate has changed */
+#define RATE_LOOK_MS        100
+/* For the last attempt to connect, at least */
+#define LAST_ATTEMPT_MS     2000
 /* Between two attempts to connect */
 #define RETRY_PAUSE_MS      200
 
@@ -51,7 +55,7 @@ typedef struct Chunk {
 struct RelayWorker {
     RedirectRelaySender *r;
     PageLinkClient *client;     /* written under r->lock */
-    bool sending;               /* not through; under r->lock */
+    bool sending;               /* connected, not through; under r->lock */
     bool ending;                /* it ends the session; under r->lock */
     bool *known;                /* regions whose BLOCK was sent */
     /* Those without their ACK, the one being sent, and the next */
@@ -105,13 +109,15 @@ struct RedirectRelaySender {
     RelayWorker workers[MAX_CONNECTIONS];
     unsigned alive;             /* workers that have not failed */
     unsigned busy;              /* workers that may read guest memory */
-    unsigned sending;           /* workers that are not through */
+    unsigned sending;           /* workers that are connected, not through */
     bool ending;                /* a worker ends the session */
     bool told;                  /* done was scheduled */
     GArray *returned;           /* of Returned */
     unsigned next_region;       /* of the next chunk */
     uint64_t next_page;
-    int64_t free_us;            /* when the next page may leave */
+    uint64_t rate;              /* limit when it was looked at last */
+    double debt;                /* bytes that have left before their time */
+    int64_t paid_us;            /* when some of it was paid last */
     RedirectRelayStatus status;
     char *error;
     int64_t start_ms, end_ms;   /* 0: not yet */
@@ -410,26 +416,38 @@ static unsigned relay_batch(RedirectRelaySender *r, unsigned max)
                       max) : max;
 }
 
+/*
+ * Called with the lock held: time goes by, at a rate that may have changed.
+ * What left when it was higher takes no longer now.  Returns how long there
+ * is still a debt, ms.
+ */
+static double relay_pay_locked(RedirectRelaySender *r)
+{
+    int64_t now = g_get_monotonic_time();
+    double rate = relay_rate(r), paid;
+
+    if (!rate) {
+        r->debt = 0;
+    } else if (rate < r->rate) {
+        r->debt *= rate / r->rate;
+    }
+    paid = rate * (now - r->paid_us) / G_USEC_PER_SEC;
+    r->debt = MAX(r->debt - paid, 0);
+    r->rate = rate;
+    r->paid_us = now;
+    return r->debt ? r->debt * 1000 / rate : 0;
+}
+
 /* Wait until @bytes more do not exceed the rate that all connections share */
 static void relay_pace(RedirectRelaySender *r, uint64_t bytes)
 {
-    uint64_t rate = relay_rate(r);
-    int64_t start;
+    double ms;
 
-    if (!rate) {
-        return;
-    }
     QEMU_LOCK_GUARD(&r->lock);
-    start = MAX(r->free_us, g_get_monotonic_time());
-    r->free_us = start + bytes * G_USEC_PER_SEC / rate;
-    while (!relay_over(r->status)) {
-        int64_t left = start - g_get_monotonic_time();
-
-        if (left <= 0) {
-            break;
-        }
-        qemu_cond_timedwait(&r->news, &r->lock, DIV_ROUND_UP(left, 1000));
+    while (ms = relay_pay_locked(r), ms && !relay_over(r->status)) {
+        qemu_cond_timedwait(&r->news, &r->lock, MIN(ms, RATE_LOOK_MS) + 1);
     }
+    r->debt += r->rate ? bytes : 0;
 }
 
 static bool worker_put(RelayWorker *w, const PageLinkPage *pages, unsigned n,
@@ -458,7 +476,8 @@ static bool worker_send(RelayWorker *w, const Chunk *chunk, Error **errp)
 {
     RedirectRelaySender *r = w->r;
     RedirectRelayRegion *region = &r->regions[chunk->region];
-    unsigned max = relay_batch(r, pagelink_client_info(w->client)->max_batch);
+    unsigned most = pagelink_client_info(w->client)->max_batch;
+    unsigned max = relay_batch(r, most);
     uint64_t end = chunk->first + chunk->n, page;
     PageLinkPage pages[PAGELINK_MAX_BATCH];
     unsigned n = 0;
@@ -483,6 +502,7 @@ static bool worker_send(RelayWorker *w, const Chunk *chunk, Error **errp)
                 return false;
             }
             n = 0;
+            max = relay_batch(r, most);
         }
     }
     return !n || worker_put(w, pages, n, errp);
@@ -505,9 +525,10 @@ static bool worker_chunk(RelayWorker *w, Chunk *chunk, Error **errp)
 }
 
 /*
- * The one that is through last ends the session.  The others stay connected
- * until then: a relay without a connection would be taken for lost, and a
- * connection that fails leaves something to send.
+ * The one that is through last ends the session; one that still connects is
+ * not waited for.  The others stay connected until then: a relay without a
+ * connection would be taken for lost, and a connection that fails leaves
+ * something to send.
  *
  * Returns whether there is more to send; else, w->ending tells whose it is to
  * end the session.
@@ -575,7 +596,8 @@ static bool worker_send_all(RelayWorker *w, Error **errp)
     return true;
 }
 
-static PageLinkClient *worker_connect(RelayWorker *w, Error **errp)
+static PageLinkClient *worker_connect(RelayWorker *w, int64_t ms,
+                                      Error **errp)
 {
     RedirectRelaySender *r = w->r;
     PageLinkClientOptions o = {
@@ -587,6 +609,7 @@ static PageLinkClient *worker_connect(RelayWorker *w, Error **errp)
         .epoch = r->session.number,
         .name = "relay",
         .timeout_ms = TIMEOUT_MS,
+        .connect_timeout_ms = ms,
     };
 
     memcpy(o.uuid, r->session.uuid, sizeof(o.uuid));
@@ -611,7 +634,8 @@ static PageLinkClient *worker_connect_patiently(RelayWorker *w, Error **errp)
 
     while (true) {
         Error *err = NULL;
-        PageLinkClient *client = worker_connect(w, &err);
+        PageLinkClient *client =
+            worker_connect(w, MAX(end - now_ms(), LAST_ATTEMPT_MS), &err);
 
         if (client) {
             return client;
@@ -635,6 +659,8 @@ static bool worker_begin(RelayWorker *w, PageLinkClient *client)
         return false;
     }
     w->client = client;
+    w->sending = true;
+    r->sending++;
     r->busy++;
     if (r->status == REDIRECT_RELAY_STATUS_CONNECTING) {
         r->status = REDIRECT_RELAY_STATUS_ACTIVE;
@@ -709,12 +735,11 @@ RedirectRelaySender *redirect_relay_start(const RedirectRelayOptions *o)
     for (unsigned i = 0; i < r->nregions; i++) {
         r->owed += bitmap_count_one(r->regions[i].owed, r->regions[i].pages);
     }
-    r->nworkers = r->alive = r->sending = o->connections;
+    r->nworkers = r->alive = o->connections;
     r->refs = 1 + r->nworkers;
     trace_redirect_relay_start(r->owed);
     for (unsigned i = 0; i < r->nworkers; i++) {
         r->workers[i].r = r;
-        r->workers[i].sending = true;
         r->workers[i].known = g_new0(bool, r->nregions);
     }
     for (unsigned i = 0; i < o->connections; i++) {
