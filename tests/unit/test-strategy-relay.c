@@ -568,7 +568,10 @@ static void test_one_of_two_fails(void)
     g_assert_cmpint(f.status, ==, REDIRECT_RELAY_STATUS_COMPLETED);
     await_state(b, REDIRECT_RELAY_DONE);
     g_assert_cmpuint(b->states->len, ==, 2);
-    g_assert_cmpuint(redirect_owed_left(b->owed), ==, 0);
+    /* The connection that was cut off may report what it had read only now */
+    while (redirect_owed_left(b->owed)) {
+        g_thread_yield();
+    }
     g_assert_true(bitmap_full(b->released, RAM_PAGES));
     for (uint64_t page = 0; page < RAM_PAGES; page++) {
         assert_page(b, 0, page, value_of(page));
