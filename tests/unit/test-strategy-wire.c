@@ -79,6 +79,7 @@ static GByteArray *make_order(void)
     GByteArray *out = g_byte_array_new();
     RedirectOrder order = {
         .session = session, .blocks = 2, .tls = true, .pages = 1234567890123,
+        .max_rate = 9876543210987,
         .address = "tcp:[::1]:4444", .tls_hostname = "host.example",
     };
 
@@ -166,6 +167,7 @@ static void test_round_trip(void)
                     sizeof(session));
     g_assert_cmpuint(order.blocks, ==, 2);
     g_assert_cmpuint(order.pages, ==, 1234567890123);
+    g_assert_cmpuint(order.max_rate, ==, 9876543210987);
     g_assert_true(order.tls);
     g_assert_cmpstr(order.address, ==, "tcp:[::1]:4444");
     g_assert_cmpstr(order.tls_hostname, ==, "host.example");
@@ -343,7 +345,7 @@ static void test_lies(void)
         { 'o', make_order(), 42, 2, 0, "address of 0" },
         { 'o', make_order(), 42, 2, REDIRECT_MAX_ADDRESS + 1, "address of" },
         { 'o', make_order(), 44, 2, REDIRECT_MAX_HOSTNAME + 1, "host name" },
-        { 'o', make_order(), 60, 1, '\n', "printable" },
+        { 'o', make_order(), 68, 1, '\n', "printable" },
         { 'b', make_blocks(), 0, 4, 1, "from 1" },
         { 'b', make_blocks(), 4, 4, 0, "0 more" },
         { 'b', make_blocks(), 4, 4, 3, "3 more" },

@@ -386,6 +386,7 @@ static void order_put_head(QEMUFile *f)
         .blocks = redirect.blocks.n,
         .tls = redirect.order.ready.tls,
         .pages = redirect_owed_left(redirect.owed),
+        .max_rate = migrate_max_bandwidth(),
     };
 
     pstrcpy(order.address, sizeof(order.address),

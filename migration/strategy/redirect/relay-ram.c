@@ -13,6 +13,7 @@
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/thread.h"
+#include "qemu/units.h"
 #include "qemu/yank.h"
 #include "block/aio.h"
 #include "io/channel.h"
@@ -25,6 +26,8 @@
 #include "relay.h"
 #include "wire.h"
 
+/* The default of the parameter, in bytes a second, as options.c has it */
+#define DEFAULT_MAX_BANDWIDTH (128 * MiB)
 /* So long it tries to connect; the source waits a little longer */
 #define RETRY_MS 4000
 
@@ -41,6 +44,7 @@ static struct {
     RedirectRelaySender *sender;    /* NULL: it has ended, or never began */
     RAMBlock **ram;             /* of each region; relay's threads read it */
     unsigned nram;
+    uint64_t source_rate;       /* limit of the source; constant meanwhile */
     bool keep;                  /* atomic: memory cannot be given back */
     void (*done)(void);
     uint32_t redirects;
@@ -179,10 +183,19 @@ static bool release_ram(unsigned region, uint64_t first, uint64_t n,
     return !give_up;
 }
 
-/* Threads of the relay: this host's own limit, which may change any time */
+/*
+ * Threads of the relay: this host's own limit, which may change any time.
+ * Nobody who has not set it here, as destinations have no use for it else,
+ * wants less than what the source may send.
+ */
 static uint64_t max_rate(void *opaque)
 {
-    return migrate_max_bandwidth();
+    uint64_t own = migrate_max_bandwidth();
+
+    if (own != DEFAULT_MAX_BANDWIDTH) {
+        return own;
+    }
+    return relay.source_rate ? MAX(relay.source_rate, own) : 0;
 }
 
 static RamRelayState relay_state(RedirectRelayStatus status)
@@ -322,6 +335,7 @@ void redirect_relay_begin(void (*done)(void))
     assert(redirect_relay_ordered() && !relay.running);
     relay.running = true;
     relay.redirects = relay.order.session.number;
+    relay.source_rate = relay.order.max_rate;
     relay.keep = ram_block_discard_is_disabled();
     relay.done = done;
     relay.ended = false;

@@ -9,7 +9,7 @@
  *   SETUP    0 SESSION  36 blocks:4
  *   ORDER    0 SESSION  36 blocks:4  40 flags:2  42 address length:2
  *            44 host name length:2  46 reserved:2  48 pages:8
- *            56 address, host name
+ *            56 max rate:8  64 address, host name
  *   BLOCKS   0 first:4  4 count:4, then for each: pages:8, length:1, name
  *   BITMAP   0 reserved:2  2 block:2  4 n:4  8 first:8  16 bits
  *
@@ -30,7 +30,7 @@
 
 #define SESSION_LEN     36
 #define SETUP_LEN       (SESSION_LEN + 4)
-#define ORDER_HEAD      56
+#define ORDER_HEAD      64
 #define BLOCKS_HEAD     8
 #define BLOCK_HEAD      9
 #define READY_HEAD      6
@@ -136,6 +136,7 @@ void redirect_order_encode(GByteArray *out, const RedirectOrder *order)
     stw_be_p(p + 42, address);
     stw_be_p(p + 44, hostname);
     stq_be_p(p + 48, order->pages);
+    stq_be_p(p + 56, order->max_rate);
     memcpy(p + ORDER_HEAD, order->address, address);
     memcpy(p + ORDER_HEAD + address, order->tls_hostname, hostname);
 }
@@ -170,6 +171,7 @@ bool redirect_order_decode(RedirectOrder *order, const uint8_t *buf,
     }
     order->tls = flags & FLAG_TLS;
     order->pages = ldq_be_p(buf + 48);
+    order->max_rate = ldq_be_p(buf + 56);
     memcpy(order->address, buf + ORDER_HEAD, address);
     order->address[address] = '\0';
     memcpy(order->tls_hostname, buf + ORDER_HEAD + address, hostname);

@@ -66,6 +66,7 @@ typedef struct RedirectOrder {
     uint32_t blocks;
     bool tls;
     uint64_t pages;             /* bits set in all BITMAPs together */
+    uint64_t max_rate;          /* of the source, bytes a second; 0: none */
     char address[REDIRECT_MAX_ADDRESS + 1];         /* of READY */
     char tls_hostname[REDIRECT_MAX_HOSTNAME + 1];   /* or "" */
 } RedirectOrder;
