@@ -59,6 +59,7 @@ typedef struct Bench {
     RedirectRelaySender *sender;
     unsigned long *released;    /* of ram */
     uint64_t max_rate;          /* atomic */
+    unsigned asked;             /* for max_rate; atomic */
     int64_t retry_ms;
     bool done;                  /* main loop */
 } Bench;
@@ -147,7 +148,10 @@ static Bench *bench_new(void)
 
 static uint64_t on_max_rate(void *opaque)
 {
-    return qatomic_read(&((Bench *)opaque)->max_rate);
+    Bench *b = opaque;
+
+    qatomic_inc(&b->asked);
+    return qatomic_read(&b->max_rate);
 }
 
 static bool on_release(unsigned region, uint64_t first, uint64_t n,
@@ -526,6 +530,28 @@ static void test_max_rate(void)
     /* The last batch of each has only left */
     g_assert_cmpint(g_get_monotonic_time() - start, >=,
                     (f.bytes - 2 * batch) * G_USEC_PER_SEC / rate);
+    bench_free(b);
+}
+
+/* One that waits for its turn, which would take long, sees another rate */
+static void test_rate_changes(void)
+{
+    Bench *b = bench_new();
+    RedirectRelayFigures f;
+    unsigned before;
+
+    b->max_rate = 1;
+    start_sink(b, true);
+    start_relay(b, 1);
+    await_pages(b, 1);
+    before = qatomic_read(&b->asked);
+    while (qatomic_read(&b->asked) < before + 3) {
+        g_thread_yield();
+    }
+    redirect_relay_query(b->sender, &f);
+    g_assert_cmpuint(f.pages, ==, 1);
+    qatomic_set(&b->max_rate, 0);
+    g_assert_cmpint(wait_relay(b, &f), ==, REDIRECT_RELAY_STATUS_COMPLETED);
     bench_free(b);
 }
 
@@ -1149,6 +1175,7 @@ int main(int argc, char **argv)
         { "nobody-there", test_nobody_there },
         { "patience", test_patience },
         { "max-rate", test_max_rate },
+        { "rate-changes", test_rate_changes },
         { "one-of-two-fails", test_one_of_two_fails },
         { "both-fail", test_both_fail },
         { "cancel", test_cancel },
