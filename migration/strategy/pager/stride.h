@@ -9,7 +9,8 @@
  * few stray faults do not hide a scan.  Once pages are fetched ahead the
  * faults between them are not seen any more: a stream is then known to go on
  * when a fault comes not far behind its last page (some of the next may be
- * resident), and each time it fetches twice as much as before, up to a limit.  A stream that is not heard of is forgotten.
+ * resident), and each time it fetches twice as much as before, up to a limit.
+ * A stream that is not heard of is forgotten.
  *
  * A function of what it was told; no locks in here.
  */
