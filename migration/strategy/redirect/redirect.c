@@ -582,7 +582,10 @@ static void note_redirect(const RedirectRequest *request, bool relays)
     if (!relays) {
         redirect_policy_relay(&redirect.policy, REDIRECT_RELAY_LOST, now_ms());
         redirect.health = REDIRECT_HEALTH_GONE;
-        redirect.error = g_strdup("the old destination did not take the order "
+        redirect.error = g_strdup(redirect_request_broke_off() ?
+                                  "the old destination hung, so that its "
+                                  "channel was broken off" :
+                                  "the old destination did not take the order "
                                   "to be the relay");
     }
     qapi_free_SocketAddress(redirect.addr);

@@ -110,8 +110,8 @@ static void test_second_yank(void)
 }
 
 /*
- * Wait until nothing is sent for a second, which at this speed means that
- * nothing can be.  Should it only have been slow, the redirect still succeeds.
+ * Wait until nothing is sent for some seconds, which at this speed means that
+ * nothing can be
  */
 static void wait_stuck(QTestState *who)
 {
@@ -126,12 +126,12 @@ static void wait_stuck(QTestState *who)
             since = g_get_monotonic_time();
         }
         g_usleep(1000);
-    } while (g_get_monotonic_time() - since < G_USEC_PER_SEC);
+    } while (g_get_monotonic_time() - since < 3 * G_USEC_PER_SEC);
 }
 
 /*
  * The old destination hangs, and with it the stream, before it could be told:
- * the new one is sent all
+ * its channel is broken off, and the new one is sent all
  */
 static void test_old_hangs(void)
 {
@@ -154,6 +154,7 @@ static void test_old_hangs(void)
     at = redirect_info(r.g.from);
     g_assert_cmpstr(qdict_get_str(at, "relay"), ==, "lost");
     g_assert_cmpint(qdict_get_int(at, "redirects"), ==, 1);
+    g_assert(strstr(qdict_get_str(at, "error"), "broken off"));
     finish_fast(&r);
     kill(qtest_pid(r.host[0]), SIGCONT);
     redirect_finish(&r);
@@ -181,23 +182,32 @@ static void test_old_hangs_told(void)
 /* The new destination dies when all depends on it, and on the relay */
 static void test_new_dies(void)
 {
+    static const StrategySetup setup = {
+        .strategy = "{ 'redirectable': true }",
+        .hide_stderr = true,
+        .bandwidth = STRATEGY_MEDIUM,
+    };
     RedirectGuests r;
 
-    if (!start_stopped(&r, NULL)) {
+    if (!redirect_start(&r, &setup, 2, NULL)) {
         return;
     }
+    strategy_migrate(&r.g);
+    strategy_wait_sent(r.g.from, 50);
+    strategy_speed(&r.g, STRATEGY_SLOW, STRATEGY_NOTHING_FITS);
     migrate_set_parameter_int(r.host[0], "max-bandwidth", RELAY_SLOW);
     redirect_order(&r, 1);
     qtest_quit(r.host[1]);
     r.host[1] = NULL;
     strategy_wait_status(r.g.from, "failed");
+    strategy_still_there(&r.g);
     redirect_wait_relayed(r.host[0], NULL);
     redirect_to(&r, 0);
     redirect_quit(&r);
 }
 
 /* A new destination that does not answer, and A in the middle of asking */
-static bool start_probing(RedirectGuests *r)
+static bool start_probing(RedirectGuests *r, unsigned hosts)
 {
     static const StrategySetup setup = {
         .strategy = "{ 'redirectable': true }",
@@ -208,7 +218,7 @@ static bool start_probing(RedirectGuests *r)
     g_autofree char *uri = NULL, *text = NULL;
     int status = 0;
 
-    if (!redirect_start(r, &setup, 2, &faults)) {
+    if (!redirect_start(r, &setup, hosts, &faults)) {
         return false;
     }
     uri = migrate_get_connect_uri(r->host[1]);
@@ -228,27 +238,33 @@ static void end_probing(RedirectGuests *r)
     strategy_still_there(&r->g);
     kill(qtest_pid(r->host[1]), SIGCONT);
     strategy_wait_status(r->host[1], "failed");
-    redirect_quit(r);
 }
 
+/* Nothing of it is left for the next migration */
 static void test_probing_cancel(void)
 {
     RedirectGuests r;
 
-    if (!start_probing(&r)) {
+    if (!start_probing(&r, 3)) {
         return;
     }
     migrate_cancel(r.g.from);
     strategy_wait_cancelled(r.g.from);
     strategy_wait_status(r.host[0], "failed");
     end_probing(&r);
+    redirect_to(&r, 2);
+    strategy_migrate(&r.g);
+    strategy_wait_status(r.g.from, "active");
+    redirect_refused(&r, "tcp:127.0.0.1:1", "Cannot connect");
+    finish_fast(&r);
+    redirect_finish(&r);
 }
 
 static void test_probing_old_dies(void)
 {
     RedirectGuests r;
 
-    if (!start_probing(&r)) {
+    if (!start_probing(&r, 2)) {
         return;
     }
     qtest_quit(r.host[0]);
@@ -256,6 +272,7 @@ static void test_probing_old_dies(void)
     redirect_to(&r, 1);
     strategy_wait_status(r.g.from, "failed");
     end_probing(&r);
+    redirect_quit(&r);
 }
 
 void strategy_add_redirect_hangs(void)

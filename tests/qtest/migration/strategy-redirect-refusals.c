@@ -72,6 +72,29 @@ static void test_postcopy(void)
     strategy_finish(&r.g);
 }
 
+/* The guest is about to leave, at once: that is too late */
+static void test_mode_postcopy(void)
+{
+    static const StrategySetup setup = {
+        .strategy = "{ 'mode': 'postcopy', 'redirectable': true }",
+        .bandwidth = STRATEGY_FAST,
+    };
+    g_autofree char *uri = NULL;
+    RedirectGuests r;
+
+    if (!redirect_start(&r, &setup, 1, NULL)) {
+        return;
+    }
+    uri = migrate_get_connect_uri(r.g.to);
+    /* So that it stays before the switch */
+    kill(qtest_pid(r.g.to), SIGSTOP);
+    migrate_qmp(r.g.from, r.g.to, uri, NULL, "{}");
+    strategy_wait_status(r.g.from, "active");
+    redirect_refused(&r, "tcp:127.0.0.1:1", "mode 'postcopy'");
+    kill(qtest_pid(r.g.to), SIGCONT);
+    strategy_finish(&r.g);
+}
+
 static void test_pre_switchover(void)
 {
     static const StrategySetup setup = {
@@ -300,6 +323,7 @@ void strategy_add_redirect_refusals(void)
         { "no-migration", test_no_migration },
         { "not-redirectable", test_not_redirectable },
         { "postcopy", test_postcopy },
+        { "mode-postcopy", test_mode_postcopy },
         { "pre-switchover", test_pre_switchover },
         { "addresses", test_addresses },
         { "dirty-bitmaps", test_dirty_bitmaps },
