@@ -39,6 +39,9 @@ static void clean_tls(void)
 }
 #endif
 
+/* Bytes a second at which a source is not through before its relay is */
+#define CRAWL   (300 * 1000)
+
 /* Then other threads than the migration's read the dirty log */
 static void set_up_converge(QTestState *who, bool source)
 {
@@ -120,7 +123,8 @@ static bool start(RedirectGuests *r, const RedirectTest *t, unsigned hosts)
         strategy_wait_sent(r->g.from, t->percent);
     }
     /* Next to nothing moves until the redirect */
-    strategy_speed(&r->g, STRATEGY_SLOW, STRATEGY_NOTHING_FITS);
+    strategy_speed(&r->g, t->stopped ? CRAWL : STRATEGY_SLOW,
+                   STRATEGY_NOTHING_FITS);
     return true;
 }
 
