@@ -287,6 +287,9 @@ static void whole(Bench *b, unsigned connections)
     g_assert_cmpuint(f.zero, ==, (RAM_PAGES + ROM_PAGES) / 5);
     g_assert_cmpuint(f.bytes, >, f.pages * 4 / 5 * PAGE);
     await_state(b, REDIRECT_RELAY_DONE);
+    g_assert_cmpuint(redirect_sink_rate(b->sink), >, 0);
+    /* It is over, so that time does not count any more */
+    g_assert_cmpint(b->sink->end_ms, >=, b->sink->start_ms);
     redirect_sink_free(g_steal_pointer(&b->sink));
     g_assert_cmpuint(b->states->len, ==, 2);
     g_assert_cmpuint(b->relay.pages, ==, RAM_PAGES + ROM_PAGES);

@@ -47,6 +47,7 @@ struct RedirectSink {
     bool ended;                 /* SESSION_END came */
     /* REDIRECT_RELAY_*, 0: nobody came yet; read atomically without it */
     uint16_t state;
+    int64_t start_ms, end_ms;   /* of the relay; 0: not yet */
 };
 
 /* A connection; belongs to its thread */

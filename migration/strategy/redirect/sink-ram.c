@@ -35,6 +35,7 @@ static struct {
 
     bool ended;                 /* there was one, and this is how it was */
     RedirectRelay relay;
+    uint64_t rate;              /* of the relay */
     RedirectMergeCounts counts;
 } incoming;
 
@@ -182,6 +183,8 @@ bool redirect_sink_message(const StrategyMessage *m, Error **errp)
         incoming.merge = redirect_merge_new();
         incoming.expected = true;
         incoming.ended = false;
+        incoming.relay = (RedirectRelay) { };
+        incoming.rate = 0;
         return true;
     }
     if (!incoming.expected) {
@@ -226,6 +229,7 @@ void redirect_sink_end(void)
     qatomic_set(&redirect_sink_active, false);
     if (incoming.sink) {
         redirect_sink_query(incoming.sink, &incoming.relay);
+        incoming.rate = redirect_sink_rate(incoming.sink);
         redirect_sink_free(g_steal_pointer(&incoming.sink));
     }
     redirect_merge_counts(incoming.merge, &incoming.counts);
@@ -259,6 +263,7 @@ RamStrategyRedirectInfo *redirect_sink_info(void)
     RamStrategyRedirectInfo *info;
     RedirectMergeCounts counts = incoming.counts;
     RedirectRelay relay = incoming.relay;
+    uint64_t rate = incoming.rate;
 
     if (!incoming.expected && !incoming.ended) {
         return NULL;
@@ -266,8 +271,10 @@ RamStrategyRedirectInfo *redirect_sink_info(void)
     if (incoming.expected) {
         redirect_merge_counts(incoming.merge, &counts);
         relay = (RedirectRelay) { };
+        rate = 0;
         if (incoming.sink) {
             redirect_sink_query(incoming.sink, &relay);
+            rate = redirect_sink_rate(incoming.sink);
         }
     }
     info = g_new0(RamStrategyRedirectInfo, 1);
@@ -281,7 +288,8 @@ RamStrategyRedirectInfo *redirect_sink_info(void)
     info->has_relay_zero_pages = info->has_duplicates = true;
     info->relay_zero_pages = counts.zero;
     info->duplicates = counts.duplicates;
-    info->has_relay_bytes = true;
+    info->has_relay_bytes = info->has_relay_rate = true;
     info->relay_bytes = relay.bytes;
+    info->relay_rate = rate;
     return info;
 }

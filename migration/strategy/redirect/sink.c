@@ -192,7 +192,9 @@ void sink_join(SinkConn *c)
 
     QEMU_LOCK_GUARD(&sink->lock);
     c->joined = true;
+    sink->start_ms = sink->start_ms ?: now_ms();
     if (!sink->joined++ && !sink->ended) {
+        sink->end_ms = 0;
         qatomic_set(&sink->state, REDIRECT_RELAY_CONNECTED);
         report_state(c);
     }
@@ -204,6 +206,7 @@ void sink_end_session(SinkConn *c)
 
     QEMU_LOCK_GUARD(&sink->lock);
     sink->ended = true;
+    sink->end_ms = now_ms();
     qatomic_set(&sink->state, REDIRECT_RELAY_DONE);
     report_state(c);
 }
@@ -215,6 +218,7 @@ static void conn_leave(SinkConn *c)
     sink_report_have(c);
     QEMU_LOCK_GUARD(&sink->lock);
     if (c->joined && !--sink->joined && !sink->ended && !sink->stopping) {
+        sink->end_ms = now_ms();
         qatomic_set(&sink->state, REDIRECT_RELAY_LOST);
         report_state(c);
     }
@@ -549,6 +553,21 @@ void redirect_sink_query(RedirectSink *sink, RedirectRelay *relay)
         .duplicates = counts.duplicates,
         .bytes = qatomic_read(&sink->bytes),
     };
+}
+
+uint64_t redirect_sink_rate(RedirectSink *sink)
+{
+    RedirectMergeCounts counts;
+    int64_t ms;
+
+    redirect_merge_counts(sink->merge, &counts);
+    QEMU_LOCK_GUARD(&sink->lock);
+    if (!sink->start_ms) {
+        return 0;
+    }
+    ms = (sink->end_ms ?: now_ms()) - sink->start_ms;
+    return (counts.relay + counts.duplicates) * PAGELINK_PAGE_SIZE * 1000 /
+           MAX(ms, 1);
 }
 
 void redirect_sink_free(RedirectSink *sink)

@@ -68,6 +68,12 @@ void redirect_sink_add_channel(RedirectSink *sink, QIOChannelSocket *sioc);
 void redirect_sink_query(RedirectSink *sink, RedirectRelay *relay);
 
 /*
+ * redirect_sink_rate: mean of the relay so far, or while it was there, bytes of
+ * guest memory a second; safe from any thread
+ */
+uint64_t redirect_sink_rate(RedirectSink *sink);
+
+/*
  * redirect_sink_free: stop; NULL will do
  *
  * When it returns, no page is being written, none will be, and no callback

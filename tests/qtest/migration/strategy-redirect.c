@@ -165,6 +165,9 @@ static void check_destination(RedirectGuests *r)
 
     g_assert(at);
     g_assert_cmpstr(qdict_get_str(at, "role"), ==, "destination");
+    if (qdict_get_int(at, "relay-pages")) {
+        g_assert_cmpint(qdict_get_int(at, "relay-rate"), >, 0);
+    }
 }
 
 /*
