@@ -21,6 +21,7 @@
 #include "qemu/thread.h"
 #include "migration/memserver/server.h"
 #include "migration/strategy/pager/engine.h"
+#include "migration/strategy/pager/staging.h"
 #include "migration/strategy/pager/uffd.h"
 #include "migration/strategy/split/layout.h"
 
@@ -318,6 +319,9 @@ static Fixture *start(const Setup *s)
                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         g_assert_true(f->memory[i] != MAP_FAILED);
         qemu_madvise(f->memory[i], len, QEMU_MADV_NOHUGEPAGE);
+        /* Two mappings, and not even extents on either side */
+        qemu_madvise(f->memory[i], (s->pages / 2 | 1) * PAGE,
+                     QEMU_MADV_DONTDUMP);
         f->generation[i] = g_new0(uint64_t, s->pages);
         regions[i] = (PagerRegion) {
             .name = "ram", .block = i, .host = f->memory[i],
@@ -898,6 +902,62 @@ static void test_all_local(void)
     stop(f);
 }
 
+/*
+ * Staging by mremap(): pages of two mappings are taken; what was given back, or
+ * could not be taken, is somebody else's memory from then on
+ */
+static void test_staging(void)
+{
+    enum { N = 64, OTHERS = 256 };
+    uint8_t *ram = mmap(NULL, N * PAGE, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *gone = mmap(NULL, N * PAGE, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *other[OTHERS];
+    PagerStaging s;
+    unsigned i;
+
+    g_assert_true(ram != MAP_FAILED && gone != MAP_FAILED);
+    qemu_madvise(ram, N / 2 * PAGE, QEMU_MADV_DONTDUMP);
+    g_assert_true(pager_staging_init(&s, N, false, &error_abort));
+    /* Nothing there */
+    g_assert_cmpint(munmap(gone, N * PAGE), ==, 0);
+    for (i = 0; i < N; i++) {
+        g_assert_cmpint(pager_staging_take(&s, i, gone + i * PAGE, N - i), <,
+                        0);
+    }
+    for (unsigned round = 1; round < 3; round++) {
+        for (i = 0; i < N; i++) {
+            memset(ram + i * PAGE, i + round, PAGE);
+        }
+        for (i = 0; i < N;) {
+            ssize_t n = pager_staging_take(&s, i, ram + i * PAGE, N - i);
+
+            g_assert_cmpint(n, >, 0);
+            i += n;
+        }
+        for (i = 0; i < N; i++) {
+            g_assert_cmpint(*pager_staging_data(&s, i), ==, i + round);
+            g_assert_cmpint(ram[i * PAGE], ==, 0);
+        }
+        pager_staging_discard(&s, N / 4, N);
+    }
+    /* Some of them where pages were staged */
+    for (i = 0; i < OTHERS; i++) {
+        other[i] = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        g_assert_true(other[i] != MAP_FAILED);
+        *other[i] = i;
+    }
+    pager_staging_discard(&s, 0, N);
+    pager_staging_destroy(&s);
+    for (i = 0; i < OTHERS; i++) {
+        g_assert_cmpint(*other[i], ==, i & 0xff);
+        munmap(other[i], PAGE);
+    }
+    munmap(ram, N * PAGE);
+}
+
 typedef struct Test {
     const char *name;
     void (*run)(void);
@@ -942,6 +1002,7 @@ int main(int argc, char **argv)
         g_printerr("userfaultfd is not to be had here\n");
         return 77;
     }
+    g_test_add_func("/pager/staging/remap", test_staging);
     for (i = 0; i < ARRAY_SIZE(tests); i++) {
         g_autofree char *move = g_strdup_printf("/pager/engine/%s",
                                                 tests[i].name);

@@ -16,8 +16,9 @@
  * it, in one step, and without being copied: by UFFDIO_MOVE, which refuses
  * pages that are pinned for DMA; or before Linux 6.8 by mremap() with
  * MREMAP_DONTUNMAP, which does not, and which makes a mapping for each run of
- * pages until they are given back.  Either leaves the guest's memory
- * registered with userfaultfd, so that the next access is a fault.
+ * pages, wherever the kernel likes, until they are given back.  Either leaves
+ * the guest's memory registered with userfaultfd, so that the next access is a
+ * fault.
  *
  * Rejected, for before Linux 6.8: to write-protect, copy and discard.  It
  * makes the evictor read guest memory, which may be gone under its hands, and
@@ -45,16 +46,17 @@ typedef struct PagerSlot {
 } PagerSlot;
 
 typedef struct PagerStaging {
-    uint8_t *memory;            /* n pages */
     uint64_t n;
+    uint8_t *memory;            /* n pages, for UFFDIO_MOVE; or NULL */
     int uffd;                   /* of its own, for UFFDIO_MOVE; or -1 */
+    uint8_t **data;             /* where each slot's page is; or NULL */
     uint64_t head, tail;        /* of all that ever entered, and left */
     PagerSlot *slots;
     GHashTable *index;          /* page to slot number + 1 */
 } PagerStaging;
 
 /*
- * pager_staging_init: reserves address space, no memory
+ * pager_staging_init: reserves address space, no memory for pages
  *
  * @move: the kernel has UFFDIO_MOVE, and it is to be used
  */
@@ -73,14 +75,14 @@ static inline PagerSlot *pager_staging_slot(PagerStaging *s, uint64_t i)
 
 static inline uint8_t *pager_staging_data(PagerStaging *s, uint64_t i)
 {
-    return s->memory + i % s->n * PAGELINK_PAGE_SIZE;
+    return s->data[i % s->n];
 }
 
 /*
  * pager_staging_take: take pages away from @src, to slots from @i on
  *
- * The slots lie side by side.  A page that is not there is -ENOENT, or, where
- * there is no UFFDIO_MOVE, a slot of zeroes.  Evictor.
+ * They do not go round the end of the ring.  A page that is not there is
+ * -ENOENT, or, where there is no UFFDIO_MOVE, a slot of zeroes.  Evictor.
  *
  * Returns: number of pages taken, at least 1, or -errno, as of the first.
  */
