@@ -15,13 +15,17 @@
 #include "engine-int.h"
 
 /* Entries of /proc/self/pagemap */
-#define PM_PAGES        32768           /* read at once */
+#define PM_PAGES        4096            /* read at once */
 #define PM_THERE        (3ULL << 62)    /* present, or swapped out */
+/* Pages that are discarded without being looked up; less than PM_PAGES */
+#define LONG_RUN        512
 
 static void place_local(PagerEngine *e, const PagerPlace *p)
 {
     uint64_t from = find_first_bit(p->r.local, p->r.pages), to;
 
+    pager_policy_reserve(e->policy, bitmap_count_one(p->r.local,
+                                                     p->r.pages));
     while (from < p->r.pages) {
         to = find_next_zero_bit(p->r.local, p->r.pages, from);
         memset(e->state + p->base + from, PG_DIRTY, to - from);
@@ -73,25 +77,26 @@ static bool discard(const PagerPlace *p, uint64_t from, uint64_t to,
     return false;
 }
 
-/* Of pages [@first, @first + @n), @map's: those neither local nor absent */
+/* Of pages [@first, @end), @map's, of which none is local: those not absent */
 static bool discard_there(const PagerPlace *p, const uint64_t *map,
-                          uint64_t first, uint64_t n, Error **errp)
+                          uint64_t first, uint64_t end, Error **errp)
 {
-    uint64_t end = first + n;
-    uint64_t from = find_next_zero_bit(p->r.local, end, first), to;
+    uint64_t from = first, to;
 
-    while (from < end) {
-        to = from;
-        while (to < end && map[to - first] & PM_THERE &&
-               !test_bit(to, p->r.local)) {
-            to++;
+    while (true) {
+        while (from < end && !(map[from - first] & PM_THERE)) {
+            from++;
         }
-        if (to > from && !discard(p, from, to, errp)) {
+        if (from == end) {
+            return true;
+        }
+        for (to = from; to < end && map[to - first] & PM_THERE; to++) {
+        }
+        if (!discard(p, from, to, errp)) {
             return false;
         }
-        from = find_next_zero_bit(p->r.local, end, to + (to == from));
+        from = to;
     }
-    return true;
 }
 
 static bool read_pagemap(int fd, const PagerPlace *p, uint64_t first,
@@ -103,20 +108,43 @@ static bool read_pagemap(int fd, const PagerPlace *p, uint64_t first,
            n * sizeof(*map);
 }
 
+/*
+ * The next run of pages from @from on that are not local: [@from, @to).  False
+ * if there is none.
+ */
+static bool next_run(const PagerPlace *p, uint64_t *from, uint64_t *to)
+{
+    *from = find_next_zero_bit(p->r.local, p->r.pages, *from);
+    *to = find_next_bit(p->r.local, p->r.pages, *from);
+    return *from < p->r.pages;
+}
+
+/*
+ * A long run is discarded as it is: the kernel passes over what is not there.
+ * Short ones are looked up first, many at once: a system call for each costs
+ * more than that, and most of them have nothing to discard.
+ */
 bool pager_discard_rest(const PagerPlace *p, Error **errp)
 {
     g_autofree uint64_t *map = g_new(uint64_t, PM_PAGES);
     int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    uint64_t first, n;
+    uint64_t from, to, first = 0, end = 0;
     bool ok = true;
 
-    for (first = 0; ok && first < p->r.pages; first += n) {
-        n = MIN(PM_PAGES, p->r.pages - first);
-        if (fd < 0 || !read_pagemap(fd, p, first, n, map)) {
-            /* As if all were there */
-            memset(map, 0xff, n * sizeof(*map));
+    for (from = 0; ok && next_run(p, &from, &to); from = to) {
+        if (to - from >= LONG_RUN) {
+            ok = discard(p, from, to, errp);
+            continue;
         }
-        ok = discard_there(p, map, first, n, errp);
+        if (to > end) {
+            first = from;
+            end = MIN(first + PM_PAGES, p->r.pages);
+            if (fd < 0 || !read_pagemap(fd, p, first, end - first, map)) {
+                /* As if all were there */
+                memset(map, 0xff, PM_PAGES * sizeof(*map));
+            }
+        }
+        ok = discard_there(p, map + (from - first), from, to, errp);
     }
     if (fd >= 0) {
         close(fd);

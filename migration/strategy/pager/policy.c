@@ -4,10 +4,13 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "qemu/host-utils.h"
 #include "policy.h"
 
 /* Share of the small queue: what S3-FIFO's authors found good for most loads */
 #define SMALL_SHARE     10
+
+#define QUEUE_LEAST     1024        /* entries */
 
 #define QUEUED          0x01
 #define GHOST           0x02        /* left not long ago */
@@ -34,17 +37,23 @@ static uint32_t queue_pop(Queue *q)
     return q->pages[q->head++ & (q->size - 1)];
 }
 
+/* @size: a power of 2 */
+static void queue_grow(Queue *q, uint64_t size)
+{
+    uint64_t n = queue_len(q), i;
+    uint32_t *pages = g_new(uint32_t, size);
+
+    for (i = 0; i < n; i++) {
+        pages[i] = queue_pop(q);
+    }
+    g_free(q->pages);
+    *q = (Queue) { .pages = pages, .size = size, .tail = n };
+}
+
 static void queue_push(Queue *q, uint32_t page)
 {
     if (queue_len(q) == q->size) {
-        uint64_t size = q->size ? q->size * 2 : 1024, n = queue_len(q), i;
-        uint32_t *pages = g_new(uint32_t, size);
-
-        for (i = 0; i < n; i++) {
-            pages[i] = queue_pop(q);
-        }
-        g_free(q->pages);
-        *q = (Queue) { .pages = pages, .size = size, .tail = n };
+        queue_grow(q, q->size ? q->size * 2 : QUEUE_LEAST);
     }
     q->pages[q->tail++ & (q->size - 1)] = page;
 }
@@ -80,6 +89,15 @@ void pager_policy_add(PagerPolicy *p, uint64_t page, PagerPolicyWhy why)
     /* Its entry in the ghost queue, if any, is void from now on */
     p->state[page] = QUEUED;
     queue_push(again || why == PAGER_POLICY_SOFT ? &p->main : &p->small, page);
+}
+
+void pager_policy_reserve(PagerPolicy *p, uint64_t n)
+{
+    uint64_t size = pow2ceil(queue_len(&p->main) + MAX(n, QUEUE_LEAST));
+
+    if (size > p->main.size) {
+        queue_grow(&p->main, size);
+    }
 }
 
 void pager_policy_place(PagerPolicy *p, uint64_t page, uint64_t n)

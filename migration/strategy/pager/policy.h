@@ -41,6 +41,9 @@ void pager_policy_free(PagerPolicy *p);
 /* pager_policy_add: @page became resident; does nothing if it is queued */
 void pager_policy_add(PagerPolicy *p, uint64_t page, PagerPolicyWhy why);
 
+/* pager_policy_reserve: @n pages are going to be placed */
+void pager_policy_reserve(PagerPolicy *p, uint64_t n);
+
 /*
  * pager_policy_place: @n pages from @page on are resident from the start;
  * none of them was added before
