@@ -66,8 +66,8 @@ bool strategy_idle(void);
  * strategy_route_page: does the page at @offset of @block go elsewhere?
  *
  * Migration thread, RCU read lock, for each page that is about to be saved.
- * 0: no, save it; 1: yes, and it is on its way, or dirty again since it could
- * not be taken now; negative: the migration fails.
+ * 0: no, save it; 1: yes, and it is on its way, or could not be taken now and is
+ * dirty again when this turn of RAM is over; negative: the migration fails.
  *
  * strategy_route_blocked: end this turn of RAM, since hardly any page can be
  *                         taken?
@@ -176,10 +176,12 @@ void strategy_page_requested(uint32_t in_flight);
  * strategy_vcpu_stuck: does @cpu's thread wait for a page of a memory host
  *                      that is lost?  It runs nothing until
  *                      strategy_vcpus_resumed().
- * strategy_vm_can_reset: false while some vCPU is in the middle of an access
- *                        to such a page, or the source of a migration has
- *                        read its RAM for the last time and waits for memory
- *                        hosts: a reset waits until that has ended.
+ * strategy_vm_can_reset: false while a memory host is away, or some vCPU may be
+ *                        in the middle of an access to a page of one, or the
+ *                        source of a migration has read its RAM for the last
+ *                        time and waits for memory hosts: a reset waits until
+ *                        that has ended.  Brings vCPUs to a stop if a reset is
+ *                        requested.
  * strategy_vcpus_resumed: no vCPU needs to stay stopped any more.
  * strategy_vm_stopped: somebody has stopped the VM.  True if he must not wait
  *                      for block devices, whose requests may wait for pages

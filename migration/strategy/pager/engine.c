@@ -332,15 +332,26 @@ bool pager_among(uint32_t tid, const GArray *tids)
     return false;
 }
 
-bool pager_engine_hold(PagerEngine *e, uint32_t tid)
+/* Lock held */
+static bool all_up(const PagerEngine *e)
 {
-    bool up = true;
     unsigned i;
 
-    QEMU_LOCK_GUARD(&e->lock);
     for (i = 0; i < e->n_hosts; i++) {
-        up &= e->hosts[i].info.state == PAGER_HOST_UP;
+        if (e->hosts[i].info.state != PAGER_HOST_UP) {
+            return false;
+        }
     }
+    return true;
+}
+
+bool pager_engine_hold(PagerEngine *e, uint32_t tid)
+{
+    unsigned i;
+    bool up;
+
+    QEMU_LOCK_GUARD(&e->lock);
+    up = all_up(e);
     for (i = 0; i < e->waiters->len; i++) {
         const PagerWaiter *w = &g_array_index(e->waiters, PagerWaiter, i);
 
@@ -356,10 +367,17 @@ bool pager_engine_hold(PagerEngine *e, uint32_t tid)
     return false;
 }
 
-bool pager_engine_holds(PagerEngine *e)
+bool pager_engine_settled(PagerEngine *e)
 {
+    unsigned i;
+
     QEMU_LOCK_GUARD(&e->lock);
-    return e->held->len;
+    for (i = 0; i < e->waiters->len; i++) {
+        if (g_array_index(e->waiters, PagerWaiter, i).on == PAGER_WAIT_HOST) {
+            return false;
+        }
+    }
+    return !e->held->len && all_up(e);
 }
 
 void pager_engine_release(PagerEngine *e)

@@ -180,8 +180,12 @@ void pager_info_clear(PagerInfo *info);
  */
 bool pager_engine_hold(PagerEngine *e, uint32_t tid);
 
-/* pager_engine_holds: is any thread held?  Any thread. */
-bool pager_engine_holds(PagerEngine *e);
+/*
+ * pager_engine_settled: all hosts are there, nobody waits for one or is held
+ *
+ * As far as is known: a host may be silent since a moment ago.  Any thread.
+ */
+bool pager_engine_settled(PagerEngine *e);
 
 /* pager_engine_release: all that are held may go on.  Any thread. */
 void pager_engine_release(PagerEngine *e);

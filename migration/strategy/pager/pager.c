@@ -30,6 +30,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/notify.h"
 #include "qemu/sockets.h"
+#include "qemu/timer.h"
 #include "system/cpu-timers.h"
 #include "system/cpus.h"
 #include "system/runstate.h"
@@ -42,6 +43,9 @@
 
 /* A host that does not answer for so long is lost */
 #define LINK_TIMEOUT_MS     10000
+/* How often a reset looks whether vCPUs have stopped, or hosts are back */
+#define STOPPING_MS         5
+#define SETTLING_MS         100
 /* Least memory for pages that come and go, beside what is unmanaged */
 #define MIN_MANAGED         (256 * 1024)
 
@@ -58,6 +62,7 @@ static struct {
     bool ending;                /* the process */
     Error *blocker;
     QCryptoTLSCreds *creds;     /* or NULL */
+    QEMUTimer *look_again;      /* whether a reset can be; or NULL */
     Notifier shutdown;
     Notifier exit;
 } pager;
@@ -362,10 +367,52 @@ bool pager_vcpu_stuck(int tid)
            pager_engine_hold(pager.engine, tid);
 }
 
+/* All are told to stop; have they? */
+static bool vcpus_stopped(void)
+{
+    bool stopped = true;
+    CPUState *cpu;
+
+    CPU_FOREACH(cpu) {
+        if (!cpu->stopped) {
+            cpu_pause(cpu);
+            stopped = false;
+        }
+    }
+    return stopped;
+}
+
+/* The main loop is run, which is all that it takes */
+static void look_again(void *opaque)
+{
+}
+
+/*
+ * Who resets the VM waits until its vCPUs have stopped.  One of them may come
+ * to wait for a host that is silent or gone, and while the main thread waits
+ * nobody can be told that.  So they are stopped first, with the main loop
+ * running.
+ */
 bool pager_vm_can_reset(void)
 {
-    return !pager.engine ||
-           (!any_lost() && !pager_engine_holds(pager.engine));
+    bool settled;
+
+    if (!pager.engine || !qemu_reset_requested_get()) {
+        return true;
+    }
+    settled = pager_engine_settled(pager.engine);
+    if (settled && vcpus_stopped()) {
+        return true;
+    }
+    if (!pager.look_again) {
+        pager.look_again = timer_new_ms(QEMU_CLOCK_REALTIME, look_again, NULL);
+    }
+    /* To set it runs the main loop, too */
+    if (!timer_pending(pager.look_again)) {
+        timer_mod(pager.look_again, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
+                  (settled ? STOPPING_MS : SETTLING_MS));
+    }
+    return false;
 }
 
 void pager_vcpus_resumed(void)

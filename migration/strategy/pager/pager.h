@@ -83,9 +83,13 @@ bool pager_set_main_memory(uint64_t bytes, Error **errp);
 bool pager_vcpu_stuck(int tid);
 
 /*
- * pager_vm_can_reset: false while a page is waited for that may never come
+ * pager_vm_can_reset: false while a page is waited for that may never come, or
+ * a memory host is away; true if no reset is requested
  *
- * Who waits for it may hold locks, and has an instruction to end.
+ * Who waits for a page may hold locks, and has an instruction to end.  If all is
+ * well, vCPUs are told to stop, and false is returned until they have: then
+ * nobody can come to wait while the VM is being reset.  The main loop is run
+ * again, soon.
  */
 bool pager_vm_can_reset(void);
 
