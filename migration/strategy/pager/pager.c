@@ -22,6 +22,7 @@
 #include "migration/ram.h"
 #include "migration/options.h"
 #include "migration/strategy.h"
+#include "monitor/monitor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-events-run-state.h"
 #include "qapi/qapi-events-strategy.h"
@@ -34,6 +35,7 @@
 #include "system/cpu-timers.h"
 #include "system/cpus.h"
 #include "system/runstate.h"
+#include "system/runstate-action.h"
 #include "system/system.h"
 #include "../redirect/creds.h"
 #include "../redirect/fault.h"
@@ -56,6 +58,7 @@ static struct {
     bool attached;
     uint64_t unmanaged;
     bool no_move;               /* there is no UFFDIO_MOVE; once prepared */
+    bool no_poison;             /* nor UFFDIO_POISON */
     PagerHostState *states;     /* as last told */
     bool paused;                /* by us */
     bool unfinished;            /* by us, and devices were not told */
@@ -439,9 +442,21 @@ static void on_shutdown(Notifier *n, void *opaque)
     g_autoptr(GArray) vcpus = g_array_new(false, false, sizeof(uint32_t));
     CPUState *cpu;
 
+    if (shutdown_action == SHUTDOWN_ACTION_PAUSE) {
+        /* Of the guest only */
+        return;
+    }
     pager.ending = true;
     if (!pager.engine || !any_lost()) {
         return;
+    }
+    if (pager.no_poison) {
+        error_report("A memory host is lost: ending without what disks have "
+                     "yet to do, which may never end (better since Linux 6.6)");
+        pager_engine_end_sessions(pager.engine);
+        /* The answer to `quit' */
+        monitor_cleanup();
+        _exit(EXIT_FAILURE);
     }
     CPU_FOREACH(cpu) {
         uint32_t tid = cpu->thread_id;
@@ -474,6 +489,29 @@ static bool GRAPH_RDLOCK check_nodes(Error **errp)
                        "use cache=writeback", bdrv_get_node_name(bs));
             return false;
         }
+        if (bdrv_is_sg(bs)) {
+            /* The host's device reads and writes guest memory itself */
+            error_setg(errp, "split memory with a SCSI device of the host "
+                       "('%s' at the destination) needs Linux 6.8 or later "
+                       "there: use scsi-hd", bdrv_get_node_name(bs));
+            return false;
+        }
+    }
+    return true;
+}
+
+/*
+ * The kernel's vhost-scsi keeps pages from being freed, but not from being
+ * moved: not even UFFDIO_MOVE refuses them
+ */
+static bool check_vhost_scsi(Error **errp)
+{
+    bool ambiguous = false;
+
+    if (object_resolve_path_type("", "vhost-scsi", &ambiguous) || ambiguous) {
+        error_setg(errp, "split memory does not work with vhost-scsi at the "
+                   "destination");
+        return false;
     }
     return true;
 }
@@ -504,7 +542,9 @@ bool pager_prepare(const SplitSetup *s, Error **errp)
     }
     pager.no_move = !(features & UFFD_FEATURE_MOVE) ||
                     redirect_fault("pager-move");
-    if (pager.no_move && !check_disks(errp)) {
+    pager.no_poison = !(features & UFFD_FEATURE_POISON) ||
+                      redirect_fault("pager-poison");
+    if ((pager.no_move && !check_disks(errp)) || !check_vhost_scsi(errp)) {
         return false;
     }
     if (qemu_real_host_page_size() != SPLIT_PAGE_SIZE) {
