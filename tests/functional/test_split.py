@@ -119,11 +119,11 @@ def memory_hosts(case: Case, where: List[Host]) -> Iterator[List[MemHost]]:
             host.wrapper)) for host in where]
 
 
-def the_binary(case: Case) -> Binary:
+def the_binary(case: Case, fault: str = '') -> Binary:
     """Ours, if need be as it is on an older kernel"""
-    return scenario.our_binary() if case.move else replace(
-        scenario.our_binary(),
-        environment={'QEMU_MIGRATION_FAULT': 'pager-move'})
+    fault = fault or ('' if case.move else 'pager-move')
+    return scenario.our_binary() if not fault else replace(
+        scenario.our_binary(), environment={'QEMU_MIGRATION_FAULT': fault})
 
 
 @contextlib.contextmanager
@@ -237,7 +237,8 @@ add('1 GiB, three memory hosts behind slow links, 50 % local',
 
 
 @contextlib.contextmanager
-def cut_off() -> Iterator[Tuple[Network, Split]]:
+def cut_off(lost_already: bool = True,
+            fault: str = '') -> Iterator[Tuple[Network, Split]]:
     """A guest whose first memory host cannot be reached, and which needs it"""
     case = Case(256, 30, 2, mbit=1000)
     names = ['source', 'main', 'mem0', 'mem1']
@@ -245,7 +246,7 @@ def cut_off() -> Iterator[Tuple[Network, Split]]:
     extra = ('-drive', f'if=virtio,format=raw,cache=writeback,file={disk}')
     with Network(names, case.mbit) as network, \
             memory_hosts(case, [network.hosts[n] for n in names[2:]]) as mem, \
-            Machines(scenario.our_binary(), case.load(), case.memory,
+            Machines(the_binary(case, fault), case.load(), case.memory,
                      extra=extra) as room:
         source = room.start(host=network.hosts['source'])
         destination = room.expect(host=network.hosts['main'])
@@ -259,23 +260,25 @@ def cut_off() -> Iterator[Tuple[Network, Split]]:
         split = Split(room, source, destination, migration, mem)
         split.verify(1)
         network.cut('mem0')
-        remote.wait_event(destination, 'lost')
-        check_equal(destination.status(), 'io-error', 'without its memory')
+        if lost_already:
+            remote.wait_event(destination, 'lost')
+            check_equal(destination.status(), 'io-error', 'without its memory')
+        else:
+            remote.wait_stuck(destination)
         yield network, split
     disk.unlink()
 
 
 def check_idle(machine: VM, seconds: float = 2) -> None:
     """No thread of the process spins: what they all ran is a fraction"""
-    def ticks() -> int:
-        return sum(n for _, n in machine.thread_ticks().values())
-
-    before, start = ticks(), time.monotonic()
+    before, start = machine.thread_ticks(), time.monotonic()
     time.sleep(seconds)
-    ran = (ticks() - before) / os.sysconf('SC_CLK_TCK')
+    by_thread = {f'{name} {tid}': n - before.get(tid, (name, 0))[1]
+                 for tid, (name, n) in machine.thread_ticks().items()}
+    ran = sum(by_thread.values()) / os.sysconf('SC_CLK_TCK')
     share = ran / (time.monotonic() - start)
     note(f'{share:.1%} of a processor while the memory host is lost')
-    check(share < 0.25, f'{machine.label} ran for {ran} s')
+    check(share < 0.25, f'{machine.label} ran for {ran} s: {by_thread}')
 
 
 def check_lost(split: Split) -> None:
@@ -334,7 +337,25 @@ def lost_reset() -> None:
         check_equal(machine.status(), 'io-error', 'not reset yet')
         check_lost(split)
         network.mend('mem0')
-        remote.wait_event(machine, 'recovered')
+        remote.wait_event(machine, 'recovered', never='RESET')
+        remote.wait_for(machine, 'RESET')
+        guest.wait_ready()
+        check_equal(machine.status(), 'running', 'the destination')
+        check_gathered(split)
+
+
+@tap.test('reset while a memory host is silent, before it is lost')
+def silent_reset() -> None:
+    """Nothing waits with it: who looks after the VM learns what is wrong"""
+    with cut_off(lost_already=False) as (network, split):
+        machine, guest = split.destination, split.guest
+        guest.forget_ready()
+        machine.cmd('system_reset')
+        remote.wait_event(machine, 'lost', never='RESET')
+        check_equal(machine.status(), 'io-error', 'not reset yet')
+        check_lost(split)
+        network.mend('mem0')
+        remote.wait_event(machine, 'recovered', never='RESET')
         remote.wait_for(machine, 'RESET')
         guest.wait_ready()
         check_equal(machine.status(), 'running', 'the destination')
@@ -350,6 +371,15 @@ def lost_quit() -> None:
         split.destination.cmd('quit')
         split.destination.wait(60)
         check_equal(split.destination.exitcode(), 0, f'exit code of {pid}')
+
+
+@tap.test('quit while a memory host is lost, without UFFDIO_POISON')
+def lost_quit_old() -> None:
+    """The process ends, though it does not wait for its disks"""
+    with cut_off(fault='pager-poison') as (_, split):
+        split.destination.cmd('quit')
+        split.destination.wait(60)
+        check_equal(split.destination.exitcode(), 1, 'exit code')
 
 
 @contextlib.contextmanager

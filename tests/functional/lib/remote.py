@@ -29,8 +29,11 @@ def query(machine: VM) -> QMPDict:
 
 
 def wait_for(machine: VM, name: str, status: Optional[str] = None,
-             timeout: float = PATIENCE) -> QMPDict:
-    """Wait for the event @name, with @status, dropping events before it"""
+             timeout: float = PATIENCE, never: str = '') -> QMPDict:
+    """Wait for the event @name, with @status, dropping events before it
+
+    An event @never before it is an error.
+    """
     deadline = time.monotonic() + timeout
     while True:
         left = deadline - time.monotonic()
@@ -38,14 +41,31 @@ def wait_for(machine: VM, name: str, status: Optional[str] = None,
             raise RemoteError(f'no {name} {status or ""} within {timeout} s: '
                               f'{query(machine)}')
         event = machine.next_event(left)
+        if event and event['event'] == never:
+            raise RemoteError(f'{never} before {name} {status or ""}')
         if event and event['event'] == name and (
                 not status or event['data']['status'] == status):
             return event
 
 
-def wait_event(machine: VM, status: str, timeout: float = PATIENCE) -> QMPDict:
+def wait_event(machine: VM, status: str, timeout: float = PATIENCE,
+               never: str = '') -> QMPDict:
     """Wait for REMOTE_MEMORY with @status, dropping events before it"""
-    return wait_for(machine, 'REMOTE_MEMORY', status, timeout)
+    return wait_for(machine, 'REMOTE_MEMORY', status, timeout, never)
+
+
+def wait_stuck(machine: VM, timeout: float = PATIENCE) -> None:
+    """Wait until somebody waits for a page, and nothing else happens"""
+    deadline = time.monotonic() + timeout
+    before: QMPDict = {}
+    while True:
+        now = query(machine)
+        if now['waiting'] and now['faults'] == before.get('faults'):
+            return
+        if time.monotonic() > deadline:
+            raise RemoteError(f'nobody waits for a page: {now}')
+        before = now
+        time.sleep(0.3)
 
 
 def gather(machine: VM) -> None:
@@ -119,4 +139,5 @@ def info(machine: VM) -> Dict[str, Any]:
 
 
 __all__ = ['PAGE', 'RemoteError', 'gather', 'info', 'leftovers', 'mappings',
-           'paged_rss', 'query', 'status_bytes', 'wait_event', 'wait_for']
+           'paged_rss', 'query', 'status_bytes', 'wait_event', 'wait_for',
+           'wait_stuck']
