@@ -66,8 +66,8 @@ bool strategy_idle(void);
  * strategy_route_page: does the page at @offset of @block go elsewhere?
  *
  * Migration thread, RCU read lock, for each page that is about to be saved.
- * 0: no, save it; 1: yes, and it is on its way, or could not be taken now and is
- * dirty again when this turn of RAM is over; negative: the migration fails.
+ * 0: no, save it; 1: yes, and it is on its way, or could not be taken now and
+ * is dirty again when this turn of RAM is over; negative: the migration fails.
  *
  * strategy_route_blocked: end this turn of RAM, since hardly any page can be
  *                         taken?

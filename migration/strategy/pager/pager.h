@@ -86,8 +86,8 @@ bool pager_vcpu_stuck(int tid);
  * pager_vm_can_reset: false while a page is waited for that may never come, or
  * a memory host is away; true if no reset is requested
  *
- * Who waits for a page may hold locks, and has an instruction to end.  If all is
- * well, vCPUs are told to stop, and false is returned until they have: then
+ * Who waits for a page may hold locks, and has an instruction to end.  If all
+ * is well, vCPUs are told to stop, and false is returned until they have: then
  * nobody can come to wait while the VM is being reset.  The main loop is run
  * again, soon.
  */

@@ -90,7 +90,9 @@ static bool discard_there(const PagerPlace *p, const uint64_t *map,
         if (from == end) {
             return true;
         }
-        for (to = from; to < end && map[to - first] & PM_THERE; to++) {
+        to = from + 1;
+        while (to < end && map[to - first] & PM_THERE) {
+            to++;
         }
         if (!discard(p, from, to, errp)) {
             return false;
