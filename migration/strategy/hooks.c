@@ -18,6 +18,7 @@
 #include "delta-cache.h"
 #include "pager/pager.h"
 #include "redirect/incoming.h"
+#include "redirect/order.h"
 #include "redirect/redirect.h"
 #include "redirect/sink-ram.h"
 #include "run.h"

@@ -20,6 +20,8 @@
 #include "migration/strategy.h"
 #include "message.h"
 #include "redirect/incoming.h"
+#include "redirect/order.h"
+#include "redirect/probe.h"
 #include "redirect/redirect.h"
 #include "run.h"
 #include "section.h"

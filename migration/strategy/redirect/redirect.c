@@ -4,8 +4,6 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
-#include "crypto/random.h"
-#include "io/channel-buffer.h"
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "qapi/clone-visitor.h"
@@ -13,35 +11,28 @@
 #include "qapi/qapi-visit-sockets.h"
 #include "qemu/cutils.h"
 #include "qemu/lockable.h"
-#include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
-#include "qemu/units.h"
-#include "qemu/uuid.h"
 #include "qobject/json-writer.h"
 #include "migration/migration-stats.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
 #include "migration/options.h"
 #include "migration/ram.h"
-#include "migration/savevm.h"
 #include "migration/socket.h"
 #include "migration/strategy.h"
 #include "migration/yank_functions.h"
 #include "../message.h"
 #include "../run.h"
 #include "../trace.h"
-#include "channel.h"
 #include "fault.h"
+#include "order.h"
 #include "owed.h"
+#include "probe.h"
 #include "redirect.h"
 #include "request.h"
 #include "return-path.h"
 
-/* Most BITMAPs in one part of the section */
-#define BITMAPS_A_PART (STRATEGY_MSG_MAX_COUNT / 2)
-/* How often a wait looks whether the migration is still alive */
-#define WAIT_SLICE_MS 100
 /* How often to look for an answer when there is nothing else to do */
 #define POLL_MS 10
 /* Pages that are taken over with the lock held */
@@ -49,30 +40,12 @@
 /* How often the dirty log is read while the relay sends and A does not */
 #define WAIT_SYNC_MS 1000
 
-/* A stream to the new destination that holds the set-up, and nothing else */
-typedef struct Probe {
-    QEMUFile *file;             /* NULL: there is none */
-    JSONWriter *vmdesc;
-    RedirectHandshake *handshake;
-    RedirectSession session;
-    int64_t rtt_ms;
-} Probe;
-
 static struct {
     /* Main thread, BQL; constant while the migration thread runs */
     bool running;
 
     /* Migration thread only */
-    Probe probe;
     GPtrArray *rams;            /* of RAMBlock: a number for each */
-    struct {                    /* while the order is written */
-        bool now;
-        bool begun;
-        RedirectReady ready;
-        const char *hostname;   /* of the new destination, or NULL */
-        unsigned block;
-        uint64_t first;
-    } order;
     bool idle;
     bool waits;                 /* there was nothing of its own to send */
     int64_t sync_ms;            /* of the last look at the dirty log */
@@ -81,8 +54,6 @@ static struct {
 
     /* Constant from the first redirect on */
     RedirectBlocks blocks;
-
-    QemuSemaphore accepted;     /* by the old destination */
 
     /* Protects what is below */
     QemuMutex lock;
@@ -111,7 +82,7 @@ static int64_t now_ms(void)
 void redirect_init(void)
 {
     qemu_mutex_init(&redirect.lock);
-    qemu_sem_init(&redirect.accepted, 0);
+    redirect_order_init();
     redirect_fault_init();
     redirect_request_init();
 }
@@ -160,20 +131,6 @@ void redirect_begin(const MigrationAddress *addr, bool redirectable)
     redirect.running = redirectable;
 }
 
-/* Forget a new destination that did not come about; it fails by itself */
-static void probe_drop(void)
-{
-    Probe *probe = &redirect.probe;
-
-    if (!probe->file) {
-        return;
-    }
-    qemu_file_shutdown(probe->file);
-    redirect_handshake_free(g_steal_pointer(&probe->handshake));
-    qemu_fclose(g_steal_pointer(&probe->file));
-    g_clear_pointer(&probe->vmdesc, json_writer_free);
-}
-
 void redirect_request_failed(const char *why)
 {
     trace_redirect_failed(why);
@@ -186,7 +143,7 @@ void redirect_request_failed(const char *why)
 static void give_up(Error *err)
 {
     redirect_request_failed(error_get_pretty(err));
-    probe_drop();
+    redirect_probe_drop();
     redirect_request_end(err);
 }
 
@@ -259,171 +216,9 @@ bool redirect_request_may(const SocketAddress *addr, Error **errp)
     return true;
 }
 
-static bool session_new(RedirectSession *session, Error **errp)
-{
-    QemuUUID uuid;
-
-    qemu_uuid_generate(&uuid);
-    memcpy(session->uuid, uuid.data, sizeof(session->uuid));
-    session->number = redirect.redirects + 1;
-    return qcrypto_random_bytes(session->key, sizeof(session->key),
-                                errp) == 0;
-}
-
-void redirect_save_setup(QEMUFile *f)
-{
-    g_autoptr(GByteArray) buf = g_byte_array_new();
-    RedirectSetup setup = {
-        .session = redirect.probe.session,
-        .blocks = redirect.blocks.n,
-    };
-
-    redirect_setup_encode(buf, &setup);
-    strategy_message_put(f, STRATEGY_MSG_REDIRECT_SETUP, STRATEGY_MSG_REQUIRED,
-                         buf->data, buf->len);
-    for (uint32_t i = 0; i < redirect.blocks.n;) {
-        g_byte_array_set_size(buf, 0);
-        i += redirect_blocks_encode(buf, &redirect.blocks, i);
-        strategy_message_put(f, STRATEGY_MSG_REDIRECT_BLOCKS,
-                             STRATEGY_MSG_REQUIRED, buf->data, buf->len);
-    }
-}
-
-/* What migration_thread() sends before its loop; BQL.  @ping: up to PING */
-static int probe_save(QEMUFile *f, size_t *ping, Error **errp)
-{
-    qemu_savevm_state_header(f);
-    qemu_savevm_send_open_return_path(f);
-    qemu_savevm_send_ping(f, 1);
-    qemu_fflush(f);
-    *ping = QIO_CHANNEL_BUFFER(qemu_file_get_ioc(f))->usage;
-    if (migrate_postcopy()) {
-        qemu_savevm_send_postcopy_advise(f);
-    }
-    return qemu_savevm_state_setup(f, errp) ?: qemu_fflush(f);
-}
-
-/* What went wrong is not the migration's business; @only: nothing else */
-static void forget_error(MigrationState *s, const Error *only)
-{
-    QEMU_LOCK_GUARD(&s->error_mutex);
-    if (s->error && (!only || g_str_equal(error_get_pretty(s->error),
-                                          error_get_pretty(only)))) {
-        g_clear_pointer(&s->error, error_free);
-    }
-}
-
-/*
- * Set up the stream to the new destination, beside the old one: whatever goes
- * wrong here, that one goes on.
- */
-static bool probe_begin(MigrationState *s, RedirectRequest *request,
-                        Error **errp)
-{
-    Probe *probe = &redirect.probe;
-    JSONWriter *vmdesc = s->vmdesc;
-    QIOChannelBuffer *buf;
-    Error *err = NULL;
-    QEMUFile *f;
-    size_t ping;
-    int ret;
-
-    if (!session_new(&probe->session, errp)) {
-        return false;
-    }
-    if (!redirect.owed) {
-        blocks_fill();
-    }
-    probe->file = qemu_file_new_output(request->ioc);
-    qemu_file_set_blocking(probe->file, true);
-
-    /* With the BQL held, nobody is to wait for the new destination */
-    buf = qio_channel_buffer_new(64 * KiB);
-    f = qemu_file_new_output(QIO_CHANNEL(buf));
-    bql_lock();
-    s->vmdesc = vmdesc ? json_writer_new(false) : NULL;
-    strategy_repeats_setup_now = true;
-    ret = probe_save(f, &ping, &err);
-    strategy_repeats_setup_now = false;
-    probe->vmdesc = s->vmdesc;
-    s->vmdesc = vmdesc;
-    bql_unlock();
-    if (!ret) {
-        probe->handshake =
-            redirect_handshake_start(request->ioc, g_steal_pointer(&buf->data),
-                                     buf->usage, ping);
-    }
-    qemu_fclose(f);
-    object_unref(OBJECT(buf));
-    if (ret) {
-        if (!err) {
-            error_setg_errno(&err, -ret, "Cannot set the stream up");
-        }
-        forget_error(s, err);
-        error_propagate(errp, err);
-        return false;
-    }
-    trace_redirect_probe(redirect.blocks.n);
-    return true;
-}
-
 bool redirect_happened(void)
 {
     return redirect.running && redirect.redirects;
-}
-
-bool redirect_orders(void)
-{
-    return redirect.order.now;
-}
-
-static void order_put_head(QEMUFile *f)
-{
-    g_autoptr(GByteArray) buf = g_byte_array_new();
-    const char *tls_hostname = migrate_tls_hostname();
-    RedirectOrder order = {
-        .session = redirect.probe.session,
-        .blocks = redirect.blocks.n,
-        .tls = redirect.order.ready.tls,
-        .pages = redirect_owed_left(redirect.owed),
-        .max_rate = migrate_max_bandwidth(),
-    };
-
-    pstrcpy(order.address, sizeof(order.address),
-            redirect.order.ready.address);
-    if (!tls_hostname || !*tls_hostname) {
-        tls_hostname = redirect.order.hostname ?: "";
-    }
-    pstrcpy(order.tls_hostname, sizeof(order.tls_hostname), tls_hostname);
-    redirect_order_encode(buf, &order);
-    strategy_message_put(f, STRATEGY_MSG_RELAY_ORDER, STRATEGY_MSG_REQUIRED,
-                         buf->data, buf->len);
-    for (uint32_t i = 0; i < redirect.blocks.n;) {
-        g_byte_array_set_size(buf, 0);
-        i += redirect_blocks_encode(buf, &redirect.blocks, i);
-        strategy_message_put(f, STRATEGY_MSG_REDIRECT_BLOCKS,
-                             STRATEGY_MSG_REQUIRED, buf->data, buf->len);
-    }
-}
-
-void redirect_save_order(QEMUFile *f)
-{
-    g_autoptr(GByteArray) buf = g_byte_array_new();
-
-    if (!redirect.order.begun) {
-        redirect.order.begun = true;
-        order_put_head(f);
-    }
-    for (int i = 0; i < BITMAPS_A_PART; i++) {
-        g_byte_array_set_size(buf, 0);
-        if (!redirect_owed_encode(redirect.owed, buf, &redirect.order.block,
-                                  &redirect.order.first)) {
-            redirect.order.now = false;
-            return;
-        }
-        strategy_message_put(f, STRATEGY_MSG_RELAY_BITMAP,
-                             STRATEGY_MSG_REQUIRED, buf->data, buf->len);
-    }
 }
 
 static void take_back(unsigned block, uint64_t page, void *opaque)
@@ -467,48 +262,6 @@ static void owe(void)
     }
 }
 
-/* Is the old destination told?  It is lost when this fails. */
-static bool order_send(MigrationState *s, const RedirectRequest *request,
-                       const RedirectReady *ready)
-{
-    redirect.order.begun = false;
-    redirect.order.block = redirect.order.first = 0;
-    redirect.order.ready = *ready;
-    redirect.order.hostname = request->hostname;
-    redirect.order.now = true;
-    while (redirect.order.now && !qemu_file_get_error(s->to_dst_file)) {
-        /* No limit shall keep the section out of this turn */
-        migration_rate_reset();
-        qemu_savevm_state_iterate(s->to_dst_file, false);
-    }
-    redirect.order.now = false;
-    return qemu_fflush(s->to_dst_file) == 0;
-}
-
-/* Has the old destination got all, so that its channel can be closed? */
-static bool order_accepted(MigrationState *s)
-{
-    int64_t since = now_ms();
-    uint64_t most = 0, taken;
-
-    /* What was sent before the order may take its time on a slow link */
-    while (now_ms() - since < REDIRECT_ACCEPT_MS) {
-        taken = redirect_taken_by_old(NULL);
-        if (taken > most) {
-            most = taken;
-            since = now_ms();
-        }
-        if (qemu_sem_timedwait(&redirect.accepted, WAIT_SLICE_MS) == 0) {
-            return true;
-        }
-        if (s->state != MIGRATION_STATUS_ACTIVE || migrate_has_error(s) ||
-            qemu_file_get_error(s->to_dst_file)) {
-            break;
-        }
-    }
-    return false;
-}
-
 /* Whatever the old destination does now is not the migration's business */
 static void old_return_path_close(MigrationState *s)
 {
@@ -520,23 +273,23 @@ static void old_return_path_close(MigrationState *s)
         }
     }
     close_return_path_on_source(s);
-    forget_error(s, NULL);
+    redirect_forget_error(NULL);
 }
 
 static void files_swap(MigrationState *s)
 {
-    Probe *probe = &redirect.probe;
-    QEMUFile *old;
+    JSONWriter *vmdesc;
+    QEMUFile *old, *new = redirect_probe_take(&vmdesc);
 
     migration_ioc_unregister_yank_from_file(s->to_dst_file);
     WITH_QEMU_LOCK_GUARD(&s->qemu_file_lock) {
         old = s->to_dst_file;
-        s->to_dst_file = g_steal_pointer(&probe->file);
+        s->to_dst_file = new;
         redirect_request_advance(REDIRECT_PHASE_SWAPPED);
     }
     qemu_fclose(old);
     g_clear_pointer(&s->vmdesc, json_writer_free);
-    s->vmdesc = g_steal_pointer(&probe->vmdesc);
+    s->vmdesc = vmdesc;
 }
 
 /* The stream goes on to the new destination */
@@ -570,7 +323,7 @@ static void note_redirect(const RedirectRequest *request, bool relays)
     QEMU_LOCK_GUARD(&redirect.lock);
     redirect.deaf = false;
     redirect.redirects++;
-    redirect_policy_init(&redirect.policy, ram_pages, redirect.probe.rtt_ms,
+    redirect_policy_init(&redirect.policy, ram_pages, redirect_probe_rtt_ms(),
                          now_ms());
     redirect.relay = (RedirectRelay) {};
     redirect.health = REDIRECT_HEALTH_WAITING;
@@ -611,20 +364,19 @@ static void commit(MigrationState *s, RedirectRequest *request,
         /* In this order: breaking off is noted before it is an error */
         error_setg(&err, "The migration to the old destination failed");
     } else {
-        ram_save_redirect(redirect.probe.file, &err);
+        ram_save_redirect(redirect_probe_file(), &err);
     }
     if (err) {
         give_up(err);
         return;
     }
-    while (qemu_sem_timedwait(&redirect.accepted, 0) == 0) {
-        /* Of an old destination that answered too late */
-    }
     /* The handshake has read its answer, and no more */
-    redirect_handshake_free(g_steal_pointer(&redirect.probe.handshake));
+    redirect_probe_answered();
     owe();
     relays = !redirect_request_broke_off() &&
-             order_send(s, request, ready) && order_accepted(s);
+             redirect_order_send(&redirect.blocks, redirect.owed, ready,
+                                 request->hostname) &&
+             redirect_order_accepted();
     if (redirect_fault("after-order")) {
         relays = false;
     }
@@ -669,14 +421,17 @@ static void request_step(MigrationState *s)
     if (!redirect_request_advance(REDIRECT_PHASE_PROBING)) {
         error_setg(&err, "The redirect was withdrawn");
     } else if (phase == REDIRECT_PHASE_QUEUED) {
-        if (!probe_begin(s, request, &err)) {
+        if (!redirect.owed) {
+            blocks_fill();
+        }
+        if (!redirect_probe_begin(request->ioc, &redirect.blocks,
+                                  redirect.redirects + 1, &err)) {
             /* One that refuses may have hung up before all was written */
             error_prepend(&err, "The new destination cannot take the "
                           "migration, and %s: ", instead(broke_off));
         }
     } else {
-        answer = redirect_handshake_poll(redirect.probe.handshake, &ready,
-                                         &redirect.probe.rtt_ms, &err);
+        answer = redirect_probe_poll(&ready, &err);
         if (err) {
             error_prepend(&err, "The new destination cannot take the "
                           "migration, and %s: ", instead(broke_off));
@@ -829,7 +584,7 @@ static void on_refused(const char *sentence, void *opaque)
 
 static void on_accepted(void *opaque)
 {
-    qemu_sem_post(&redirect.accepted);
+    redirect_order_note_accepted();
 }
 
 static void on_have(const RedirectBitmap *have, void *opaque)

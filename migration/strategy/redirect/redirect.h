@@ -77,19 +77,6 @@ void redirect_synced(void);
 /* redirect_happened: was this migration redirected?  Migration thread */
 bool redirect_happened(void);
 
-/*
- * redirect_orders: is the order to the old destination being written?
- *
- * Migration thread.  Then RAM must keep still, and redirect_save() is due.
- */
-bool redirect_orders(void);
-
-/* redirect_save_setup: SETUP, in the set-up for a new destination */
-void redirect_save_setup(QEMUFile *f);
-
-/* redirect_save_order: a part of the order to the old one */
-void redirect_save_order(QEMUFile *f);
-
 /* redirect_message: something came on the return path; its thread */
 bool redirect_message(const uint8_t *buf, size_t len, Error **errp);
 
