@@ -327,39 +327,36 @@ def lost_stop() -> None:
         check_gathered(split)
 
 
+def check_reset_waits(network: Network, split: Split) -> None:
+    """A reset was asked for: it is done when the memory host is back"""
+    machine = split.destination
+    check_equal(machine.status(), 'io-error', 'not reset yet')
+    check_lost(split)
+    network.mend('mem0')
+    remote.wait_event(machine, 'recovered', never='RESET')
+    remote.wait_for(machine, 'RESET')
+    split.guest.wait_ready()
+    check_equal(machine.status(), 'running', 'the destination')
+    check_gathered(split)
+
+
 @tap.test('reset while a memory host is lost')
 def lost_reset() -> None:
     """It waits for the access that is under way, and the monitor does not"""
     with cut_off() as (network, split):
-        machine, guest = split.destination, split.guest
-        guest.forget_ready()
-        machine.cmd('system_reset')
-        check_equal(machine.status(), 'io-error', 'not reset yet')
-        check_lost(split)
-        network.mend('mem0')
-        remote.wait_event(machine, 'recovered', never='RESET')
-        remote.wait_for(machine, 'RESET')
-        guest.wait_ready()
-        check_equal(machine.status(), 'running', 'the destination')
-        check_gathered(split)
+        split.guest.forget_ready()
+        split.destination.cmd('system_reset')
+        check_reset_waits(network, split)
 
 
 @tap.test('reset while a memory host is silent, before it is lost')
 def silent_reset() -> None:
     """Nothing waits with it: who looks after the VM learns what is wrong"""
     with cut_off(lost_already=False) as (network, split):
-        machine, guest = split.destination, split.guest
-        guest.forget_ready()
-        machine.cmd('system_reset')
-        remote.wait_event(machine, 'lost', never='RESET')
-        check_equal(machine.status(), 'io-error', 'not reset yet')
-        check_lost(split)
-        network.mend('mem0')
-        remote.wait_event(machine, 'recovered', never='RESET')
-        remote.wait_for(machine, 'RESET')
-        guest.wait_ready()
-        check_equal(machine.status(), 'running', 'the destination')
-        check_gathered(split)
+        split.guest.forget_ready()
+        split.destination.cmd('system_reset')
+        remote.wait_event(split.destination, 'lost', never='RESET')
+        check_reset_waits(network, split)
 
 
 @tap.test('quit while a memory host is lost')

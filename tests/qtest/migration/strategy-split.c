@@ -520,6 +520,21 @@ static void test_host_killed_late(void)
     finish_plain(&s);
 }
 
+/* The guest is about to be stopped, and @host gives no answer any more */
+static bool stop_with_silent_host(Split *s, const SplitTest *test,
+                                  unsigned host)
+{
+    if (!split_start(s, test, true, STRATEGY_FAST, STRATEGY_ALL_FITS)) {
+        return false;
+    }
+    strategy_migrate(&s->g);
+    strategy_wait_status(s->g.from, "pre-switchover");
+    strategy_speed(&s->g, STRATEGY_FAST, 1);
+    memhost_signal(&s->host[host], SIGSTOP);
+    migrate_continue(s->g.from, "pre-switchover");
+    return true;
+}
+
 /*
  * Likewise, but it is only silent: the guest is not stopped for as long as
  * the link would wait, and the monitor answers meanwhile
@@ -531,14 +546,9 @@ static void test_host_silent_late(void)
     };
     Split s;
 
-    if (!split_start(&s, &test, true, STRATEGY_FAST, STRATEGY_ALL_FITS)) {
+    if (!stop_with_silent_host(&s, &test, 1)) {
         return;
     }
-    strategy_migrate(&s.g);
-    strategy_wait_status(s.g.from, "pre-switchover");
-    strategy_speed(&s.g, STRATEGY_FAST, 1);
-    memhost_signal(&s.host[1], SIGSTOP);
-    migrate_continue(s.g.from, "pre-switchover");
     strategy_wait_status(s.g.from, "failed");
     check_error(&s, "while the guest was stopped");
     memhost_signal(&s.host[1], SIGCONT);
@@ -559,14 +569,9 @@ static void test_host_silent_reset(void)
     g_autoptr(QDict) rsp = NULL;
     Split s;
 
-    if (!split_start(&s, &test, true, STRATEGY_FAST, STRATEGY_ALL_FITS)) {
+    if (!stop_with_silent_host(&s, &test, 0)) {
         return;
     }
-    strategy_migrate(&s.g);
-    strategy_wait_status(s.g.from, "pre-switchover");
-    strategy_speed(&s.g, STRATEGY_FAST, 1);
-    memhost_signal(&s.host[0], SIGSTOP);
-    migrate_continue(s.g.from, "pre-switchover");
     strategy_wait_status(s.g.from, "device");
     qtest_qmp_assert_success(s.g.from, "{ 'execute': 'system_reset' }");
     qtest_qmp_eventwait(s.g.from, "RESET");
