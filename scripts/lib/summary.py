@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Count what a run of 'meson test' did, from its testlog.json.
 
-Prints each skip with its reason and each failure with its name and the last
-that was said before it, then one line "N passed, N failed[, N skipped]"; exit
-status 1 if anything failed or nothing ran.  A test program that dies, times out or prints fewer results
-than it planned is a failure of its own.
+Prints each skip with its reason, each failure and each unsteady test (see
+scripts/lib/tap-run) with its name and the last that was said before it, then
+one line "N passed, N failed[, N skipped]"; exit status 1 if anything failed or
+nothing ran.  A test program that dies, times out or prints fewer results than
+it planned is a failure of its own.
 """
 
 import collections
@@ -15,6 +16,7 @@ import sys
 
 RESULT = re.compile(r'^(not )?ok\b\s*\d*\s*(?:- )?(.*?)'
                     r'(?:\s*#\s*(skip|todo)\S*\s*(.*))?$', re.I)
+SAID = re.compile(r'^# (failed|unsteady): (.*)$')
 EMPTY = re.compile(r'^1\.\.0\s*(?:#\s*skip\S*\s*(.*))?$', re.I)
 
 
@@ -26,13 +28,26 @@ class Count:
     def __init__(self):
         self.passed = 0
         self.words = collections.deque(maxlen=WORDS)
+        self.why = {}
         self.failed = []
+        self.unsteady = []
         self.skipped = []
+
+    def _said(self, test, line):
+        said = SAID.match(line)
+        if not said:
+            self.words.append(line)
+        elif said.group(1) == 'failed':
+            self.why[said.group(2)] = list(self.words)
+            self.words.clear()
+        else:
+            name = said.group(2)
+            self.unsteady.append((f'{test}: {name}', self.why.get(name, [])))
 
     def line(self, test, line):
         found = RESULT.match(line)
         if not found:
-            self.words.append(line)
+            self._said(test, line)
             empty = EMPTY.match(line)
             if empty:
                 self.skipped.append((test, empty.group(1)
@@ -43,7 +58,8 @@ class Count:
         if directive and directive.lower() == 'skip':
             self.skipped.append((what, reason or 'no reason given'))
         elif bad and not directive:
-            self.failed.append((what, '', list(self.words)))
+            self.failed.append((what, '', self.why.pop(name, [])
+                                or list(self.words)))
         else:
             self.passed += 1
         self.words.clear()
@@ -60,6 +76,7 @@ class Count:
                                 f"{entry.get('returncode')}",
                                 list(self.words)))
         self.words.clear()
+        self.why.clear()
 
 
 def main():
@@ -69,6 +86,10 @@ def main():
             count.test(json.loads(line))
     for name, reason in count.skipped:
         print(f'skipped: {name}: {reason}')
+    for name, words in count.unsteady:
+        print(f'unsteady: {name}: failed, and passed when run again')
+        for line in words:
+            print(f'    {line}')
     for name, reason, words in count.failed:
         print(f'FAILED: {name}' + (f' ({reason})' if reason else ''))
         for line in words:
