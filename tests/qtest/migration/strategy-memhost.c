@@ -135,9 +135,23 @@ void memhost_wait_sessions(MemHost *h, unsigned n)
     }
 }
 
-uint64_t memhost_pages(MemHost *h)
+static uint64_t memhost_pages(MemHost *h)
 {
     g_autoptr(QDict) status = memhost_status(h);
 
     return qdict_get_int(status, "pages");
+}
+
+void memhost_wait_pages(MemHost *h, uint64_t n)
+{
+    int64_t start = g_get_monotonic_time();
+    uint64_t pages;
+
+    while ((pages = memhost_pages(h)) < n) {
+        if (g_get_monotonic_time() - start > HANG_SECONDS * G_USEC_PER_SEC) {
+            /* Says how many there are */
+            g_assert_cmpuint(pages, >=, n);
+        }
+        g_usleep(10000);
+    }
 }

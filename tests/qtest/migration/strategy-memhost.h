@@ -39,7 +39,11 @@ unsigned memhost_sessions(MemHost *h);
 /* memhost_wait_sessions: until it has that many */
 void memhost_wait_sessions(MemHost *h, unsigned n);
 
-/* memhost_pages: pages with data that it stores */
-uint64_t memhost_pages(MemHost *h);
+/*
+ * memhost_wait_pages: until it stores at least @n pages with data
+ *
+ * A page that was all zeroes when it was saved is not among them.
+ */
+void memhost_wait_pages(MemHost *h, uint64_t n);
 
 #endif
