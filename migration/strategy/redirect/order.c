@@ -69,12 +69,7 @@ static void order_put_head(QEMUFile *f)
     redirect_order_encode(buf, &o);
     strategy_message_put(f, STRATEGY_MSG_RELAY_ORDER, STRATEGY_MSG_REQUIRED,
                          buf->data, buf->len);
-    for (uint32_t i = 0; i < order.blocks->n;) {
-        g_byte_array_set_size(buf, 0);
-        i += redirect_blocks_encode(buf, order.blocks, i);
-        strategy_message_put(f, STRATEGY_MSG_REDIRECT_BLOCKS,
-                             STRATEGY_MSG_REQUIRED, buf->data, buf->len);
-    }
+    redirect_blocks_put(f, order.blocks);
 }
 
 void redirect_save_order(QEMUFile *f)

@@ -41,6 +41,18 @@ static bool session_new(uint32_t number, Error **errp)
                                 errp) == 0;
 }
 
+void redirect_blocks_put(QEMUFile *f, const RedirectBlocks *blocks)
+{
+    g_autoptr(GByteArray) buf = g_byte_array_new();
+
+    for (uint32_t i = 0; i < blocks->n;) {
+        g_byte_array_set_size(buf, 0);
+        i += redirect_blocks_encode(buf, blocks, i);
+        strategy_message_put(f, STRATEGY_MSG_REDIRECT_BLOCKS,
+                             STRATEGY_MSG_REQUIRED, buf->data, buf->len);
+    }
+}
+
 void redirect_save_setup(QEMUFile *f)
 {
     g_autoptr(GByteArray) buf = g_byte_array_new();
@@ -52,12 +64,7 @@ void redirect_save_setup(QEMUFile *f)
     redirect_setup_encode(buf, &setup);
     strategy_message_put(f, STRATEGY_MSG_REDIRECT_SETUP, STRATEGY_MSG_REQUIRED,
                          buf->data, buf->len);
-    for (uint32_t i = 0; i < probe.blocks->n;) {
-        g_byte_array_set_size(buf, 0);
-        i += redirect_blocks_encode(buf, probe.blocks, i);
-        strategy_message_put(f, STRATEGY_MSG_REDIRECT_BLOCKS,
-                             STRATEGY_MSG_REQUIRED, buf->data, buf->len);
-    }
+    redirect_blocks_put(f, probe.blocks);
 }
 
 /* What migration_thread() sends before its loop; BQL.  @ping: up to PING */

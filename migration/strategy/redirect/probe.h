@@ -54,6 +54,9 @@ QEMUFile *redirect_probe_take(JSONWriter **vmdesc);
  */
 void redirect_probe_drop(void);
 
+/* redirect_blocks_put: the table, behind SETUP or ORDER; migration thread */
+void redirect_blocks_put(QEMUFile *f, const RedirectBlocks *blocks);
+
 /* redirect_save_setup: SETUP and BLOCKS, as part of the set-up */
 void redirect_save_setup(QEMUFile *f);
 
