@@ -122,7 +122,8 @@ uint64_t strategy_delta_cache_size(void);
  *
  * At the new destination:
  * strategy_page_from_source: the source sends @offset in @block; before
- *                            it is written.  Thread that loads RAM.
+ *                            it is written.  @flags are those of its header,
+ *                            which was read from @f.  Thread that loads RAM.
  */
 #define STRATEGY_RP_TYPE 9
 
@@ -140,13 +141,15 @@ bool strategy_return_path_message(const uint8_t *buf, size_t len,
 bool strategy_load_ends(void);
 bool strategy_load_ended(void);
 bool strategy_incoming_again(void);
-void strategy_note_page(RAMBlock *block, ram_addr_t offset);
+void strategy_note_page(QEMUFile *f, int flags, RAMBlock *block,
+                        ram_addr_t offset);
 
-static inline void strategy_page_from_source(RAMBlock *block,
+static inline void strategy_page_from_source(QEMUFile *f, int flags,
+                                             RAMBlock *block,
                                              ram_addr_t offset)
 {
     if (unlikely(redirect_sink_active)) {
-        strategy_note_page(block, offset);
+        strategy_note_page(f, flags, block, offset);
     }
 }
 

@@ -287,9 +287,10 @@ bool strategy_incoming_again(void)
     return redirect_incoming_again();
 }
 
-void strategy_note_page(RAMBlock *block, ram_addr_t offset)
+void strategy_note_page(QEMUFile *f, int flags, RAMBlock *block,
+                        ram_addr_t offset)
 {
-    redirect_sink_source_page(block, offset);
+    redirect_sink_source_page(f, flags, block, offset);
 }
 
 int strategy_do_route_page(RAMBlock *block, ram_addr_t offset)

@@ -399,6 +399,45 @@ static void test_skip(void)
     bench_free(b);
 }
 
+/* Wait until the relay is in the middle of it */
+static void await_pages(Bench *b, uint64_t pages)
+{
+    RedirectRelay relay;
+
+    do {
+        g_thread_yield();
+        redirect_sink_query(b->sink, &relay);
+    } while (relay.pages < pages);
+}
+
+/*
+ * What the source sends after the relay has asked for it arrives twice: the
+ * relay learns that the second copy was dropped
+ */
+static void test_duplicates(void)
+{
+    Bench *b = bench_new();
+    RedirectRegion *ram = redirect_merge_region(b->merge, 0);
+    RedirectRelayFigures f;
+
+    /* One page leaves, which is behind the answer, the next much later */
+    b->max_rate = 1;
+    start_sink(b, true);
+    start_relay(b, 1);
+    await_pages(b, 1);
+    for (uint64_t page = 100; page < 200; page++) {
+        redirect_merge_source(b->merge, ram, page);
+    }
+    qatomic_set(&b->max_rate, 0);
+    g_assert_cmpint(wait_relay(b, &f), ==, REDIRECT_RELAY_STATUS_COMPLETED);
+    g_assert_cmpuint(f.dropped, ==, 100);
+    g_assert_cmpuint(f.pages + f.skipped, ==, RAM_PAGES + ROM_PAGES);
+    await_state(b, REDIRECT_RELAY_DONE);
+    g_assert_cmpuint(b->relay.duplicates, ==, f.dropped);
+    g_assert_cmpuint(b->relay.pages, ==, f.pages - f.dropped);
+    bench_free(b);
+}
+
 #define SOURCE_VALUE 0xf0
 
 typedef struct Source {
@@ -448,6 +487,7 @@ static void test_race(void)
         redirect_sink_free(g_steal_pointer(&b->sink));
         redirect_merge_counts(b->merge, &c);
         g_assert_cmpuint(f.pages, ==, c.relay + c.duplicates);
+        g_assert_cmpuint(f.dropped, ==, c.duplicates);
         g_assert_cmpuint(b->reported, ==, c.relay);
         g_assert_cmpuint(c.relay - c.replaced + c.source, ==,
                          RAM_PAGES + ROM_PAGES);
@@ -486,17 +526,6 @@ static void test_nobody_there(void)
     g_assert_nonnull(strstr(f.error, b->path));
     g_free(f.error);
     bench_free(b);
-}
-
-/* Wait until the relay is in the middle of it */
-static void await_pages(Bench *b, uint64_t pages)
-{
-    RedirectRelay relay;
-
-    do {
-        g_thread_yield();
-        redirect_sink_query(b->sink, &relay);
-    } while (relay.pages < pages);
 }
 
 /* The first connection is closed at once, and some more may be refused */
@@ -1173,6 +1202,7 @@ int main(int argc, char **argv)
         { "tls", test_tls },
         { "some", test_some },
         { "skip", test_skip },
+        { "duplicates", test_duplicates },
         { "race", test_race },
         { "wrong-key", test_wrong_key },
         { "nobody-there", test_nobody_there },

@@ -381,8 +381,10 @@ RamStrategyRedirectInfo *redirect_relay_info(void)
     info->remaining = (f.owed - MIN(f.owed, f.pages + f.skipped)) *
                       PAGELINK_PAGE_SIZE;
     info->has_relay_pages = info->has_relay_zero_pages = true;
-    info->relay_pages = f.pages;
+    info->relay_pages = f.pages - MIN(f.dropped, f.pages);
     info->relay_zero_pages = f.zero;
+    info->has_duplicates = true;
+    info->duplicates = f.dropped;
     info->has_relay_bytes = info->has_relay_rate = true;
     info->relay_bytes = f.bytes;
     info->relay_rate = f.rate;

@@ -65,7 +65,8 @@ struct RelayWorker {
     unsigned unacked;
     unsigned answers;
     bool refused;
-    PageLinkAck ack;
+    PageLinkAck ack;            /* since the connection began */
+    uint64_t stale;             /* of it, counted as dropped */
 };
 
 /* Of a connection that failed: another one sends it */
@@ -99,7 +100,7 @@ struct RedirectRelaySender {
     void *opaque;
 
     /* Atomic */
-    uint64_t pages, zero, skipped, bytes;
+    uint64_t pages, zero, skipped, dropped, bytes;
     uint32_t refs;
 
     QemuMutex lock;
@@ -351,6 +352,8 @@ static void chunk_synced(void *opaque, const PageLinkFault *error)
 
     w->unacked--;
     w->answers++;
+    qatomic_add(&w->r->dropped, w->ack.stale - w->stale);
+    w->stale = w->ack.stale;
     if (error || w->ack.refused) {
         /* Still in use: it goes to another connection */
         w->refused = true;
@@ -770,6 +773,7 @@ void redirect_relay_query(RedirectRelaySender *r,
         .pages = qatomic_read(&r->pages),
         .zero = qatomic_read(&r->zero),
         .skipped = qatomic_read(&r->skipped),
+        .dropped = qatomic_read(&r->dropped),
         .bytes = qatomic_read(&r->bytes),
         .error = g_strdup(r->error),
     };

@@ -44,6 +44,7 @@ typedef struct RedirectRelayFigures {
     uint64_t pages;             /* sent, zero pages included */
     uint64_t zero;
     uint64_t skipped;           /* not sent, as they were there */
+    uint64_t dropped;           /* sent, but acknowledged as there already */
     uint64_t bytes;             /* sent */
     uint64_t rate;              /* bytes a second, over all the time */
     char *error;                /* why it failed, or NULL; g_free() */

@@ -13,10 +13,14 @@
 #include "migration/options.h"
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
+#include "qemu/bswap.h"
 #include "qemu/cutils.h"
 #include "creds.h"
 #include "sink-ram.h"
 #include "sink.h"
+
+/* What stands before an XBZRLE-encoded page in the stream, bytes */
+#define XBZRLE_HEAD 3
 
 bool redirect_sink_active;
 
@@ -32,6 +36,7 @@ static struct {
     /* Block and region of the last page from the source */
     RAMBlock *last_block;
     RedirectRegion *last_region;
+    uint64_t source_bytes;      /* in the stream, see stream_bytes() */
 
     bool ended;                 /* there was one, and this is how it was */
     RedirectRelay relay;
@@ -185,6 +190,7 @@ bool redirect_sink_message(const StrategyMessage *m, Error **errp)
         incoming.ended = false;
         incoming.relay = (RedirectRelay) { };
         incoming.rate = 0;
+        incoming.source_bytes = 0;
         return true;
     }
     if (!incoming.expected) {
@@ -203,8 +209,35 @@ bool redirect_sink_message(const StrategyMessage *m, Error **errp)
     return true;
 }
 
-void redirect_sink_source_page(RAMBlock *block, ram_addr_t offset)
+/*
+ * What a page takes in the stream: its header, which has been read, and what
+ * follows, as ram_load_precopy() will read it
+ */
+static uint64_t stream_bytes(QEMUFile *f, int flags, RAMBlock *block)
 {
+    uint64_t bytes = sizeof(uint64_t);
+    uint8_t *head;
+
+    if (!(flags & RAM_SAVE_FLAG_CONTINUE)) {
+        bytes += 1 + strlen(block->idstr);
+    }
+    if (flags & RAM_SAVE_FLAG_ZERO) {
+        return bytes + 1;
+    }
+    if (!(flags & RAM_SAVE_FLAG_XBZRLE)) {
+        return bytes + qemu_target_page_size();
+    }
+    /* Kind and length, then the encoded page */
+    if (qemu_peek_buffer(f, &head, XBZRLE_HEAD, 0) == XBZRLE_HEAD) {
+        bytes += XBZRLE_HEAD + lduw_be_p(head + 1);
+    }
+    return bytes;
+}
+
+void redirect_sink_source_page(QEMUFile *f, int flags, RAMBlock *block,
+                               ram_addr_t offset)
+{
+    incoming.source_bytes += stream_bytes(f, flags, block);
     if (block != incoming.last_block) {
         incoming.last_block = block;
         incoming.last_region = NULL;
@@ -282,8 +315,10 @@ RamStrategyRedirectInfo *redirect_sink_info(void)
     info->redirects = incoming.setup.session.number;
     info->has_relay = true;
     info->relay = relay_state(relay.state);
-    info->has_source_pages = info->has_relay_pages = true;
+    info->has_source_pages = info->has_source_bytes = true;
     info->source_pages = counts.source;
+    info->source_bytes = incoming.source_bytes;
+    info->has_relay_pages = true;
     info->relay_pages = counts.relay;
     info->has_relay_zero_pages = info->has_duplicates = true;
     info->relay_zero_pages = counts.zero;

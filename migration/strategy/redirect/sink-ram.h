@@ -23,10 +23,12 @@ bool redirect_sink_message(const StrategyMessage *m, Error **errp);
 
 /*
  * redirect_sink_source_page: the source sends this page; before it is
- * written.  Thread that loads RAM.  To be called while redirect_sink_active
- * is set, which migration/strategy.h declares.
+ * written.  @flags, RAM_SAVE_FLAG_*, are those of its header, which was read
+ * from @f; what follows is not read.  Thread that loads RAM.  To be called
+ * while redirect_sink_active is set, which migration/strategy.h declares.
  */
-void redirect_sink_source_page(RAMBlock *block, ram_addr_t offset);
+void redirect_sink_source_page(QEMUFile *f, int flags, RAMBlock *block,
+                               ram_addr_t offset);
 
 /*
  * redirect_sink_end: nothing more is taken from the relay, and no page is

@@ -45,7 +45,8 @@ bool redirect_sink_message(const StrategyMessage *m, Error **errp)
     return not_here(errp);
 }
 
-void redirect_sink_source_page(RAMBlock *block, ram_addr_t offset)
+void redirect_sink_source_page(QEMUFile *f, int flags, RAMBlock *block,
+                               ram_addr_t offset)
 {
 }
 
