@@ -157,23 +157,15 @@ static void test_fault(const void *opaque)
 /* The new destination never answers; the user gets an answer all the same */
 static void test_silence(void)
 {
-    static const StrategySetup setup = {
-        .strategy = "{ 'redirectable': true }",
-        .hide_stderr = true,
-        .bandwidth = STRATEGY_SLOW,
-    };
-    static const RedirectFaults faults = { .host[1] = "after-setup=stop" };
     g_autofree char *uri = NULL;
     RedirectGuests r;
     pid_t pid;
 
-    if (!redirect_start(&r, &setup, 2, &faults)) {
+    if (!redirect_start_silent(&r, 2)) {
         return;
     }
     pid = qtest_pid(r.host[1]);
     uri = migrate_get_connect_uri(r.host[1]);
-    strategy_migrate(&r.g);
-    strategy_wait_status(r.g.from, "active");
     redirect_refused(&r, uri, "did not answer");
     kill(pid, SIGCONT);
     strategy_wait_status(r.host[1], "failed");

@@ -209,21 +209,13 @@ static void test_new_dies(void)
 /* A new destination that does not answer, and A in the middle of asking */
 static bool start_probing(RedirectGuests *r, unsigned hosts)
 {
-    static const StrategySetup setup = {
-        .strategy = "{ 'redirectable': true }",
-        .hide_stderr = true,
-        .bandwidth = STRATEGY_SLOW,
-    };
-    static const RedirectFaults faults = { .host[1] = "after-setup=stop" };
     g_autofree char *uri = NULL, *text = NULL;
     int status = 0;
 
-    if (!redirect_start(r, &setup, hosts, &faults)) {
+    if (!redirect_start_silent(r, hosts)) {
         return false;
     }
     uri = migrate_get_connect_uri(r->host[1]);
-    strategy_migrate(&r->g);
-    strategy_wait_status(r->g.from, "active");
     /* As human-monitor-command it does not wait */
     text = qtest_hmp(r->g.from, "migrate_redirect %s", uri);
     /* It is our child: wait for it to stop, not to end */

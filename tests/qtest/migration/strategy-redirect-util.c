@@ -56,6 +56,23 @@ bool redirect_start(RedirectGuests *r, const StrategySetup *setup,
     return true;
 }
 
+bool redirect_start_silent(RedirectGuests *r, unsigned hosts)
+{
+    static const StrategySetup setup = {
+        .strategy = "{ 'redirectable': true }",
+        .hide_stderr = true,
+        .bandwidth = STRATEGY_SLOW,
+    };
+    static const RedirectFaults faults = { .host[1] = "after-setup=stop" };
+
+    if (!redirect_start(r, &setup, hosts, &faults)) {
+        return false;
+    }
+    strategy_migrate(&r->g);
+    strategy_wait_status(r->g.from, "active");
+    return true;
+}
+
 void redirect_to(RedirectGuests *r, unsigned to)
 {
     g_assert_cmpint(to, <, r->hosts);
@@ -113,21 +130,29 @@ QDict *redirect_info(QTestState *who)
     return redirect;
 }
 
-void redirect_wait_error(QTestState *who)
+static bool has_figure(QTestState *who, const char *member)
+{
+    g_autoptr(QDict) at = redirect_info(who);
+
+    return at && qdict_haskey(at, member) &&
+           qdict_get_try_int(at, member, true);
+}
+
+void redirect_wait_figure(QTestState *who, const char *member)
 {
     int64_t start = g_get_monotonic_time();
 
-    while (true) {
-        g_autoptr(QDict) at = redirect_info(who);
-
-        if (at && qdict_haskey(at, "error")) {
-            return;
-        }
+    while (!has_figure(who, member)) {
         /* Only a hang takes so long */
         g_assert_cmpint(g_get_monotonic_time() - start, <,
                         120 * G_USEC_PER_SEC);
         g_usleep(1000);
     }
+}
+
+void redirect_wait_error(QTestState *who)
+{
+    redirect_wait_figure(who, "error");
 }
 
 static void quit_others(RedirectGuests *r)

@@ -37,6 +37,12 @@ typedef struct RedirectFaults {
 bool redirect_start(RedirectGuests *r, const StrategySetup *setup,
                     unsigned hosts, const RedirectFaults *faults);
 
+/*
+ * redirect_start_silent: likewise, and migrate slowly to host[0]; host[1] stops
+ * as soon as it has the set-up of a redirect, without an answer
+ */
+bool redirect_start_silent(RedirectGuests *r, unsigned hosts);
+
 /* redirect_to: let r->g.to be host[@to] */
 void redirect_to(RedirectGuests *r, unsigned to);
 
@@ -57,6 +63,9 @@ void redirect_wait_relayed(QTestState *old, const char *status);
 
 /* redirect_wait_error: wait until query-migrate shows why one failed */
 void redirect_wait_error(QTestState *who);
+
+/* redirect_wait_figure: wait until a figure is there, and not 0 */
+void redirect_wait_figure(QTestState *who, const char *member);
 
 /* redirect_info: the figures; the caller owns them; NULL: there are none */
 QDict *redirect_info(QTestState *who);
