@@ -85,6 +85,7 @@ int main(int argc, char **argv)
     strategy_add_redirect_refusals();
     strategy_add_redirect_faults();
     strategy_add_redirect_hangs();
+    strategy_add_redirect_figures();
     strategy_add_split();
 
     ret = g_test_run();

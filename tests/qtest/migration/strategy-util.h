@@ -172,6 +172,7 @@ void strategy_add_redirect(void);
 void strategy_add_redirect_refusals(void);
 void strategy_add_redirect_faults(void);
 void strategy_add_redirect_hangs(void);
+void strategy_add_redirect_figures(void);
 void strategy_add_split(void);
 
 #endif
