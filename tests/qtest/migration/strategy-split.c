@@ -392,8 +392,8 @@ static void migrate_until(Split *s, CancelWhen when)
 
 /*
  * QEMU shuts the return path down before it sets the state: if the migration
- * thread notices first, what was cancelled ends as failed.  But not because a
- * memory host gave no answer for too long.
+ * thread notices first, what was cancelled ends as failed.  But for no other
+ * reason, as that a memory host gave no answer for too long.
  */
 static void wait_cancelled(Split *s)
 {
@@ -402,8 +402,15 @@ static void wait_cancelled(Split *s)
         const char *status = qdict_get_str(rsp, "status");
         const char *desc = qdict_get_try_str(rsp, "error-desc");
 
-        g_assert(!desc || !strstr(desc, "memory host"));
-        if (g_str_equal(status, "cancelled") || g_str_equal(status, "failed")) {
+        if (g_str_equal(status, "cancelled")) {
+            break;
+        }
+        if (g_str_equal(status, "failed")) {
+            if (desc && !g_str_has_prefix(desc, "Channel error") &&
+                !strstr(desc, "was cancelled")) {
+                g_test_message("failed instead of cancelled: %s", desc);
+                g_assert_cmpstr(status, ==, "cancelled");
+            }
             break;
         }
         g_usleep(1000);
