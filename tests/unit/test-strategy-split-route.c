@@ -35,6 +35,7 @@ struct SplitSender {
     bool leaf[EXTENTS];
     uint64_t stored, leaves;
     unsigned queued;
+    bool silent;
     SplitSenderStats stats;
 };
 
@@ -45,6 +46,7 @@ static RAMBlock block;
 static uint32_t main_content[PAGES];
 static uint64_t late;           /* pages put off, or to be sent once more */
 static bool failed;
+static int waited;              /* ms */
 static uint64_t downtime_limit, switchover_bandwidth, main_sent;
 
 MigrationAtomicStats mig_stats;
@@ -118,6 +120,30 @@ Error *split_sender_error(SplitSender *s)
 bool split_sender_has_room(SplitSender *s, unsigned n)
 {
     return s->queued + n <= SPLIT_SENDER_QUEUE;
+}
+
+SplitSenderState split_sender_wait(SplitSender *s, int ms)
+{
+    return SPLIT_SENDER_READY;
+}
+
+/* Not all are equally fast */
+static void hosts_take(unsigned pages)
+{
+    for (unsigned i = 0; i < HOSTS; i++) {
+        if (!host[i].silent) {
+            host[i].queued -= MIN(host[i].queued, pages << i);
+        }
+    }
+}
+
+SplitSenderResult split_sender_drain(SplitSender *s, uint64_t pages, int ms)
+{
+    while (s->queued > pages && ms--) {
+        waited++;
+        hosts_take(200);
+    }
+    return s->queued > pages ? SPLIT_SENDER_LATER : SPLIT_SENDER_DONE;
 }
 
 void split_sender_stats(SplitSender *s, SplitSenderStats *stats)
@@ -217,9 +243,12 @@ static void send_all(void)
         page = find_next_bit(block.bmap, PAGES, page);
         if (page == PAGES) {
             page = 0;
-            if (find_first_bit(block.bmap, PAGES) == PAGES &&
-                !split_put_off_again(&source)) {
-                break;
+            if (find_first_bit(block.bmap, PAGES) == PAGES) {
+                g_assert_true(split_turn());
+                in_turn = 0;
+                if (find_first_bit(block.bmap, PAGES) == PAGES) {
+                    break;
+                }
             }
             continue;
         }
@@ -230,18 +259,14 @@ static void send_all(void)
         /* RAM goes on from the same page: it would never get further */
         g_assert_false(test_bit(page, block.bmap));
         /* As much is put off as one turn may, and then RAM is left alone */
-        in_turn = strategy_routes_blocked ? 0 : in_turn + 1;
         g_assert_cmpuint(source.put_off, <=, 4 * SPLIT_EXTENT_PAGES);
-        if (!in_turn) {
-            strategy_routes_blocked = false;
-            source.put_off = 0;
-            split_put_off_again(&source);
+        if (++in_turn % 64 == 0) {
+            hosts_take(20);
         }
-        if (!in_turn || in_turn % 64 == 0) {
-            for (unsigned i = 0; i < HOSTS; i++) {
-                /* Not all are equally fast */
-                host[i].queued -= MIN(host[i].queued, 20 << i);
-            }
+        if (strategy_routes_blocked) {
+            g_assert_true(split_turn());
+            g_assert_false(strategy_routes_blocked);
+            in_turn = 0;
         }
         if (source.map_due) {
             source.map_due = false;
@@ -429,6 +454,48 @@ static void test_stopped(void)
     teardown();
 }
 
+/*
+ * A memory host that hangs holds up nothing but its own pages: others get
+ * theirs as soon as their queues have room again
+ */
+static void test_hangs(void)
+{
+    static const uint64_t plenty[HOSTS] = { PAGES, PAGES, PAGES };
+    uint64_t dirty;
+
+    setup(RAM_PLACEMENT_ADDRESS, 0, plenty, plenty);
+    for (uint64_t page = 0; page < PAGES; page++) {
+        guest_write(page, page + 1);
+    }
+    send_all();
+    check_all();
+    for (unsigned i = 0; i < HOSTS; i++) {
+        host[i].queued = SPLIT_SENDER_QUEUE;
+    }
+    host[0].silent = true;
+    waited = 0;
+    for (uint64_t page = 0; page < PAGES; page++) {
+        guest_write(page, page + 2);
+    }
+    /* Turn by turn, until only the silent one has not got its pages */
+    do {
+        for (uint64_t page = 0; page < PAGES; page++) {
+            if (test_and_clear_bit(page, block.bmap)) {
+                split_route(&block, page * SPLIT_PAGE_SIZE);
+            }
+        }
+        g_assert_true(split_turn());
+        dirty = bitmap_count_one(block.bmap, PAGES);
+    } while (dirty > host[0].stored);
+    g_assert_cmpuint(dirty, ==, host[0].stored);
+    /* Time to make that room, at 400 pages/ms and more, is 4 ms */
+    g_assert_cmpint(waited, <, SPLIT_WAIT_MS / 4);
+    host[0].silent = false;
+    send_all();
+    check_all();
+    teardown();
+}
+
 /* What is left, in ms, as soon as the pass has begun */
 static double estimate(void)
 {
@@ -516,6 +583,7 @@ int main(int argc, char **argv)
     g_test_add_func("/strategy/split/route/tight", test_tight);
     g_test_add_func("/strategy/split/route/full", test_full);
     g_test_add_func("/strategy/split/route/stopped", test_stopped);
+    g_test_add_func("/strategy/split/route/hangs", test_hangs);
     g_test_add_func("/strategy/split/route/estimate", test_estimate);
     return g_test_run();
 }

@@ -279,7 +279,8 @@ static void put_off(SplitSource *s, SplitSourceBlock *b, uint64_t page)
     g_array_append_val(s->later, number);
 }
 
-bool split_put_off_again(SplitSource *s)
+/* The turn is over.  False: nothing was put off in it */
+static bool put_off_again(SplitSource *s)
 {
     unsigned n = s->later->len;
 
@@ -297,6 +298,35 @@ bool split_put_off_again(SplitSource *s)
     }
     g_array_set_size(s->later, 0);
     return n;
+}
+
+bool split_turn(void)
+{
+    SplitSource *s = split_source_now();
+    bool idle;
+    int ms;
+
+    if (!s) {
+        return true;
+    }
+    for (unsigned i = 0; i < s->setup->n_hosts; i++) {
+        SplitSender *sender = s->hosts[i].sender;
+
+        if (split_sender_wait(sender, 0) == SPLIT_SENDER_FAILED) {
+            split_source_fail(split_sender_error(sender));
+            return false;
+        }
+    }
+    /* There was nothing else to send, or hardly anything */
+    idle = strategy_route_blocked() || !ram_bytes_remaining();
+    if (put_off_again(s) && idle) {
+        /* Others may have room before this one has */
+        ms = s->setup->n_hosts > 1 ? SPLIT_WAIT_MS / 10 : SPLIT_WAIT_MS;
+        split_sender_drain(s->blocking, SPLIT_SENDER_QUEUE / 2, ms);
+        s->put_off = 0;
+        qatomic_set(&strategy_routes_blocked, false);
+    }
+    return true;
 }
 
 /*

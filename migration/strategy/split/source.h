@@ -90,13 +90,6 @@ void split_source_fail(Error *err);
 /* split_source_alive: false once the migration was cancelled or has failed */
 bool split_source_alive(void);
 
-/*
- * split_put_off_again: the turn is over; what was put off is dirty again
- *
- * Migration thread, without RAM's locks.  Returns false if there was nothing.
- */
-bool split_put_off_again(SplitSource *s);
-
 /* split_map_pending: bytes of the map that have changed */
 uint64_t split_map_pending(const SplitSource *s);
 

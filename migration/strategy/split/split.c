@@ -437,32 +437,6 @@ uint64_t split_pending(void)
     return queued * SPLIT_PAGE_SIZE + split_map_pending(source);
 }
 
-bool split_turn(void)
-{
-    SplitSource *s = source;
-    bool idle;
-
-    if (!s) {
-        return true;
-    }
-    for (unsigned i = 0; i < s->setup->n_hosts; i++) {
-        SplitSender *sender = s->hosts[i].sender;
-
-        if (split_sender_wait(sender, 0) == SPLIT_SENDER_FAILED) {
-            split_source_fail(split_sender_error(sender));
-            return false;
-        }
-    }
-    /* There was nothing else to send, or hardly anything */
-    idle = strategy_route_blocked() || !ram_bytes_remaining();
-    if (split_put_off_again(s) && idle) {
-        split_sender_drain(s->blocking, SPLIT_SENDER_QUEUE / 2, SPLIT_WAIT_MS);
-        s->put_off = 0;
-        qatomic_set(&strategy_routes_blocked, false);
-    }
-    return true;
-}
-
 bool split_wait_backlog(void)
 {
     for (unsigned i = 0; source && i < source->setup->n_hosts; i++) {
