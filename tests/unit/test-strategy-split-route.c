@@ -541,6 +541,14 @@ static void test_estimate(void)
     g_assert_cmpfloat_with_epsilon(split_estimate_ms(&source),
                                    50 * page_ms / 4, EPSILON);
 
+    /* Passes in which little is sent, a window for several of them */
+    for (unsigned i = 0; i < 100; i++) {
+        main_sent += 1000;
+        split_estimate_window(0.1);
+        split_pass_end();
+    }
+    g_assert_cmpfloat_with_epsilon(source.main_rate, 4e6, EPSILON);
+
     /* One page each extent, and links of 1, 2 and 3 MB/s */
     bitmap_zero(block.bmap, PAGES);
     for (unsigned e = 0; e < EXTENTS; e++) {
@@ -556,6 +564,19 @@ static void test_estimate(void)
     g_assert_cmpuint(of[HOSTS], ==, EXTENTS / 4);
     longest = MAX(longest, of[HOSTS] * page_ms / 4);
     g_assert_cmpfloat_with_epsilon(estimate(), longest, EPSILON);
+
+    /* What is sent is that of its link, the slowest, whatever others have */
+    for (uint64_t page = 0; page < PAGES; page++) {
+        if (source.layout->blocks[0].host[page / SPLIT_EXTENT_PAGES] == 0 &&
+            test_and_clear_bit(page, block.bmap)) {
+            split_route(&block, page * SPLIT_PAGE_SIZE);
+        }
+    }
+    longest = MAX(of[1] * page_ms / 2, of[2] * page_ms / 3);
+    longest = MAX(longest, of[HOSTS] * page_ms / 4);
+    g_assert_cmpfloat(longest, <, of[0] * page_ms);
+    g_assert_cmpfloat_with_epsilon(split_estimate_ms(&source), longest,
+                                   EPSILON);
 
     /* What is queued or under way is not there yet */
     bitmap_zero(block.bmap, PAGES);

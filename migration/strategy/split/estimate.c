@@ -69,19 +69,37 @@ static void count_extent(SplitSource *s, const SplitSourceBlock *b,
     s->main_rest -= MIN(remote, s->main_rest);
 }
 
+void split_estimate_routed(SplitSource *s, const SplitSourceBlock *b,
+                           uint64_t page)
+{
+    uint64_t *rest = &s->main_rest;
+
+    if (b && !test_bit(b->base + page, s->placement->main)) {
+        const SplitBlockLayout *l = &s->layout->blocks[b - s->blocks];
+        uint8_t host = l->host[page / SPLIT_EXTENT_PAGES];
+
+        rest = host == SPLIT_HOST_NONE ? rest : &s->hosts[host].rest;
+    }
+    /* Extents may have been given to a host since the pass began */
+    *rest -= *rest > 0;
+}
+
 void split_estimate_pass_end(SplitSource *s)
 {
     double rate = meter_rate(&s->main_meter);
 
     if (rate) {
-        s->main_rate = MAX(rate, s->main_rate * KEPT_RATE);
+        /* In one window there may be passes in which hardly anything is sent */
+        double kept = s->main_meter.count > 1 ? KEPT_RATE : 1;
+
+        s->main_rate = MAX(rate, s->main_rate * kept);
         meter_reset(&s->main_meter);
     }
     for (unsigned i = 0; i < s->setup->n_hosts; i++) {
         s->hosts[i].rest = 0;
     }
     /* That of devices, too */
-    s->rest = s->main_rest = ram_bytes_remaining() / SPLIT_PAGE_SIZE;
+    s->main_rest = ram_bytes_remaining() / SPLIT_PAGE_SIZE;
     for (unsigned i = 0; i < s->n_blocks; i++) {
         const SplitSourceBlock *b = &s->blocks[i];
 
@@ -112,12 +130,11 @@ double split_estimate_ms(SplitSource *s)
 {
     MigrationState *ms = migrate_get_current();
     double given = migrate_avail_switchover_bandwidth();
-    double other = overall_rate(ms), longest, share = 1;
+    /* No link has more than all have: some pages went without being routed */
+    uint64_t all = ram_bytes_remaining() / SPLIT_PAGE_SIZE;
+    double other = overall_rate(ms), longest;
 
-    if (s->rest) {
-        share = (double)ram_bytes_remaining() / SPLIT_PAGE_SIZE / s->rest;
-    }
-    longest = link_ms("main", s->main_rest * share * SPLIT_PAGE_SIZE +
+    longest = link_ms("main", MIN(s->main_rest, all) * SPLIT_PAGE_SIZE +
                       split_map_pending(s),
                       given ?: s->main_rate ?: other);
     for (unsigned i = 0; i < s->setup->n_hosts; i++) {
@@ -126,7 +143,7 @@ double split_estimate_ms(SplitSource *s)
         double bytes;
 
         split_sender_stats(h->sender, &stats);
-        bytes = (h->rest * share + stats.queued) * SPLIT_PAGE_SIZE +
+        bytes = (MIN(h->rest, all) + stats.queued) * SPLIT_PAGE_SIZE +
                 stats.bytes - stats.acked;
         longest = MAX(longest, link_ms(s->setup->hosts[i].uri, bytes,
                                        given ?: stats.rate ?: other));

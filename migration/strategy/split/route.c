@@ -178,6 +178,7 @@ static int hand_on(SplitSource *s, SplitSourceBlock *b, uint64_t page,
             }
             placement_zero(s->placement, b->base + p);
             ram_save_later(b->rb, p);
+            s->hosts[host].rest++;
         }
     }
     assign(s, b, page, host);
@@ -365,12 +366,14 @@ int split_route(RAMBlock *rb, ram_addr_t offset)
     int ret;
 
     if (!b) {
+        split_estimate_routed(s, NULL, page);
         return 0;
     }
     if (!can_take(s, b, page)) {
         put_off(s, b, page);
         return 1;
     }
+    split_estimate_routed(s, b, page);
     was_main = test_bit(b->base + page, s->placement->main);
     was_remote = test_bit(b->base + page, s->placement->remote);
     if (s->detect_zero && buffer_is_zero(rb->host + offset, SPLIT_PAGE_SIZE)) {

@@ -34,7 +34,7 @@ typedef struct SplitSourceHost {
     uint64_t frames;            /* of its memory, for pages and extents */
     uint64_t extents;           /* that it was given: a frame each, for good */
     uint64_t stored;            /* pages that it has */
-    uint64_t rest;              /* dirty pages for it when the pass began */
+    uint64_t rest;              /* dirty pages for it, see estimate.c */
 } SplitSourceHost;
 
 typedef struct SplitSource {
@@ -66,8 +66,7 @@ typedef struct SplitSource {
     int64_t deadline;           /* of the completion, us */
     bool finishing;             /* the completion waits; BQL */
     /* See estimate.c */
-    uint64_t rest;              /* dirty pages when the pass began */
-    uint64_t main_rest;         /* of these, for the main host */
+    uint64_t main_rest;         /* dirty pages for the main host */
     uint64_t main_bytes;        /* sent on the main link */
     Meter main_meter;
     double main_rate;           /* bytes per second; 0: unknown */
@@ -92,6 +91,15 @@ bool split_source_alive(void);
 
 /* split_map_pending: bytes of the map that have changed */
 uint64_t split_map_pending(const SplitSource *s);
+
+/*
+ * split_estimate_routed: @page of @b is about to be sent, to wherever
+ *
+ * Migration thread, before its place changes.  @b: NULL for a block that is not
+ * split.
+ */
+void split_estimate_routed(SplitSource *s, const SplitSourceBlock *b,
+                           uint64_t page);
 
 /*
  * split_estimate_pass_end: the dirty log was read, and what is to move is
