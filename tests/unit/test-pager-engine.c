@@ -903,6 +903,38 @@ static void test_all_local(void)
 }
 
 /*
+ * Pages that were fetched ahead are known as used when the next fault of the
+ * stream comes, but not if pages between are still remote: that is a jump
+ */
+static void test_prefetch(void)
+{
+    static const Setup s = {
+        .hosts = 1, .regions = 1, .pages = 2048, .limit = 1024,
+        .server_pages = 100000,
+    };
+    /* With two fetched ahead at 3, four at 11, eight at 16, sixteen at 28 */
+    static const unsigned order[] = {
+        27, 26, 25, 0, 1, 2, 3, 11, 16, 28,
+    };
+    Fixture *f = start(&s);
+    PagerInfo info;
+    unsigned i;
+
+    for (i = 0; i < ARRAY_SIZE(order); i++) {
+        /* All of these are remote */
+        verify(f, 0, order[i] * 5 + 1);
+    }
+    /* When this one is there, what the one before has set off is counted */
+    verify(f, 0, 1504);
+    info = query(f);
+    g_assert_cmpuint(info.faults, ==, ARRAY_SIZE(order) + 1);
+    g_assert_cmpuint(info.prefetched, ==, 2 + 4 + 8 + 16);
+    g_assert_cmpuint(info.prefetch_used, ==, 4 + 8);
+    pager_info_clear(&info);
+    stop(f);
+}
+
+/*
  * Staging by mremap(): pages of two mappings are taken; what was given back, or
  * could not be taken, is somebody else's memory from then on
  */
@@ -977,6 +1009,7 @@ static const Test tests[] = {
     { "lost-page", test_lost_page },
     { "session-ended", test_session_ended },
     { "full", test_full, true },
+    { "prefetch", test_prefetch },
 };
 
 static void run_move(const void *opaque)

@@ -70,6 +70,7 @@ static unsigned scan(int64_t stride, unsigned stray, unsigned *asked)
             a.stream->fetched = a.n;
         }
         hits += a.hits;
+        g_assert_cmpuint(a.skipped, ==, 0);
         for (j = 1; j <= a.n; j++) {
             g_assert_cmpint(a.stride, ==, stride);
             g_hash_table_add(there, (gpointer)(uintptr_t)(page +
@@ -103,6 +104,33 @@ static unsigned scan_half(int64_t stride, unsigned *remote)
         ahead = pager_stride_fault(&s, 5000000 + i * stride).n;
     }
     return faults;
+}
+
+/* A stream that goes on is not forgotten for those that have ended */
+static void test_streams(void)
+{
+    PagerStride s = { 0 };
+    uint64_t page = 1 << 30;
+    unsigned i, j;
+
+    for (i = 0; i < 5; i++) {
+        page += i ? 3 : 0;
+        pager_stride_fault(&s, page);
+    }
+    for (i = 0; i < 20; i++) {
+        PagerAdvice a;
+
+        /* It finds all that it needs, for a while */
+        page = s.streams[0].next + 3 * i / 2;
+        page -= (page - s.streams[0].next) % 3;
+        a = pager_stride_fault(&s, page);
+        g_assert_cmpint(a.stride, ==, 3);
+        g_assert_cmpuint(a.skipped, ==, i / 2);
+        /* Another one that comes to nothing */
+        for (j = 0; j < 6; j++) {
+            pager_stride_fault(&s, (i + 1) * 100000 + j * 7);
+        }
+    }
 }
 
 static void test_stride(void)
@@ -502,6 +530,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/pager/histogram", test_histogram);
     g_test_add_func("/pager/stride", test_stride);
+    g_test_add_func("/pager/streams", test_streams);
     g_test_add_func("/pager/policy/traces", test_traces);
     g_test_add_func("/pager/policy/recorded", test_recorded);
     return g_test_run();

@@ -292,6 +292,19 @@ static bool send_all(PagerEngine *e, PagerFetch **fetches)
     return any;
 }
 
+/* Was what @a skipped there, so that the guest may have come by?  Lock held. */
+static bool went_by(const PagerEngine *e, uint64_t page, const PagerAdvice *a)
+{
+    unsigned i;
+
+    for (i = 1; i <= a->skipped; i++) {
+        if (pg_state(e, page - a->stride * i) == PG_REMOTE) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void pager_fetch_ahead(PagerEngine *e, uint64_t page, uint32_t tid)
 {
     PagerFetch *fetches[PAGER_NO_HOST] = { NULL };
@@ -304,7 +317,7 @@ void pager_fetch_ahead(PagerEngine *e, uint64_t page, uint32_t tid)
         return;
     }
     WITH_QEMU_LOCK_GUARD(&e->lock) {
-        e->info.prefetch_used += a.hits;
+        e->info.prefetch_used += went_by(e, page, &a) ? a.hits : 0;
         for (i = 1; i <= a.n; i++) {
             uint64_t next = page + a.stride * i;
 

@@ -60,15 +60,13 @@ static PagerStream *oldest(PagerStride *s)
     return best;
 }
 
-static PagerAdvice advise(PagerStride *s, PagerStream *stream, uint64_t page,
-                          unsigned hits)
+static PagerAdvice advise(PagerStride *s, PagerStream *stream, uint64_t page)
 {
     stream->next = page + stream->stride * (int64_t)(stream->window + 1);
-    stream->used = s->faults;
+    stream->used = s->calls;
     stream->fetched = 0;
     return (PagerAdvice) {
-        .n = stream->window, .stride = stream->stride, .hits = hits,
-        .stream = stream,
+        .n = stream->window, .stride = stream->stride, .stream = stream,
     };
 }
 
@@ -87,14 +85,20 @@ PagerAdvice pager_stride_fault(PagerStride *s, uint64_t page)
     int64_t stride;
     unsigned i;
 
+    s->calls++;
     for (i = 0; i < PAGER_STRIDE_STREAMS; i++) {
         stream = &s->streams[i];
         if (goes_on(stream, page)) {
             unsigned hits = stream->fetched;
+            unsigned skipped = (int64_t)(page - stream->next) / stream->stride;
+            PagerAdvice a;
 
             stream->window = MIN(stream->window * 2, PAGER_STRIDE_MAX);
             s->last = page;
-            return advise(s, stream, page, hits);
+            a = advise(s, stream, page);
+            a.hits = hits;
+            a.skipped = skipped;
+            return a;
         }
     }
     if (s->faults) {
@@ -110,5 +114,5 @@ PagerAdvice pager_stride_fault(PagerStride *s, uint64_t page)
     stream = oldest(s);
     stream->stride = stride;
     stream->window = PAGER_STRIDE_FIRST;
-    return advise(s, stream, page, 0);
+    return advise(s, stream, page);
 }

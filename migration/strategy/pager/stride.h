@@ -10,7 +10,7 @@
  * faults between them are not seen any more: a stream is then known to go on
  * when a fault comes not far behind its last page (some of the next may be
  * resident), and each time it fetches twice as much as before, up to a limit.
- * A stream that is not heard of is forgotten.
+ * The stream that was not heard of for longest is forgotten.
  *
  * A function of what it was told; no locks in here.
  */
@@ -27,11 +27,12 @@ typedef struct PagerStream {
     int64_t stride;             /* in pages; 0: unused */
     unsigned window;            /* pages advised the last time */
     unsigned fetched;           /* of them; whoever fetched them sets it */
-    uint64_t used;              /* when: number of the fault */
+    uint64_t used;              /* when: number of the call */
 } PagerStream;
 
 typedef struct PagerStride {
-    uint64_t faults;
+    uint64_t calls;
+    uint64_t faults;            /* of them, that continued no stream */
     uint64_t last;
     int64_t history[PAGER_STRIDE_HISTORY];      /* ring of differences */
     PagerStream streams[PAGER_STRIDE_STREAMS];
@@ -40,7 +41,8 @@ typedef struct PagerStride {
 typedef struct PagerAdvice {
     unsigned n;                 /* pages to fetch: page + stride * 1...n */
     int64_t stride;
-    unsigned hits;              /* pages fetched before, now known as used */
+    unsigned hits;              /* pages fetched before, which were used... */
+    unsigned skipped;           /* ...if page - stride * 1...n were there */
     PagerStream *stream;        /* of the advice; valid until the next call */
 } PagerAdvice;
 
