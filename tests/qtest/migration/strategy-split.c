@@ -7,6 +7,7 @@
  */
 #include "qemu/osdep.h"
 #include "libqtest.h"
+#include "migration/bootfile.h"
 #include "migration/migration-qmp.h"
 #include "migration/strategy-memhost.h"
 #include "migration/strategy-util.h"
@@ -112,9 +113,19 @@ static QDict *split_info(QTestState *who)
     return qobject_ref(split);
 }
 
+/*
+ * The guest adds one to a byte of each of its pages, again and again.  Twice
+ * in 256 rounds some pages or all are zero, which are stored nowhere.
+ */
+static bool has_zeroes(QTestState *who)
+{
+    return qtest_readb(who, X86_TEST_MEM_START) < 2;
+}
+
 /* What the source says of it, and what the memory hosts say, is the same */
 static void check_report(Split *s)
 {
+    bool zeroes = has_zeroes(s->g.from);
     g_autoptr(QDict) info = split_info(s->g.from);
     g_autofree char *hmp = qtest_hmp(s->g.from, "info migrate");
     uint64_t pages = 0, bytes = 0;
@@ -126,7 +137,7 @@ static void check_report(Split *s)
 
         g_assert_cmpstr(qdict_get_str(host, "uri"), ==, s->host[i].uri);
         g_assert_cmpint(qdict_get_int(host, "queued"), ==, 0);
-        g_assert_cmpint(qdict_get_int(host, "stored"), >, 0);
+        g_assert(zeroes || qdict_get_int(host, "stored"));
         g_assert(strstr(hmp, s->host[i].uri));
         pages += qdict_get_int(host, "stored") / 4096;
         bytes += qdict_get_int(host, "bytes-sent");
@@ -136,9 +147,11 @@ static void check_report(Split *s)
     g_assert_cmpuint(pages, ==, qdict_get_int(info, "remote-pages"));
     g_assert_cmpint(qdict_get_int(info, "main-pages"), <=,
                     (s->test->main_mib << 20) / 4096);
-    /* It writes more than main-memory can have */
-    g_assert_cmpint(qdict_get_int(info, "main-pages") + pages, >,
-                    (96 << 20) / 4096);
+    if (!zeroes) {
+        /* It writes more than main-memory can have */
+        g_assert_cmpint(qdict_get_int(info, "main-pages") + pages, >,
+                        (96 << 20) / 4096);
+    }
     /* All of it is counted where QEMU counts */
     g_assert_cmpint(strategy_ram(s->g.from, "transferred"), >, bytes);
     g_assert_cmpint(strategy_ram(s->g.from, "normal-bytes"), >=,
