@@ -12,13 +12,14 @@ import fcntl
 import json
 import os
 from pathlib import Path
+import re
 import shutil
 import socket
 import subprocess
 import threading
 import time
 from types import TracebackType
-from typing import Any, Callable, Dict, List, Optional, Type
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type
 import xml.etree.ElementTree as ElementTree
 
 from . import debian, image, paths
@@ -35,8 +36,15 @@ NEEDED = {'libvirtd': '/usr/sbin', 'virsh': '/usr/bin',
           'certtool': '/usr/bin'}
 UNPACKED = paths.BUILD / 'libvirt'
 SERIAL = '/run/guest1.serial'
-# What libvirt's QEMU driver insists on
+BOOT = '/run/boot'
+DAEMON_LOG = '/var/log/libvirt/libvirtd.log'
+# All that libvirtd and QEMU say to each other, for who must explain a hang
+LOG_FILTERS = '2:qemu.qemu_monitor 1:qemu.qemu_migration 3:*'
+# Sent twice, or what it asks of each feature of the CPU
+NOISE = re.compile(r'QEMU_MONITOR_IO|"qom-get"|reply={"return": (true|false)')
+# What libvirt's QEMU driver insists on, and runs QEMU as by default
 USER = 'libvirt-qemu'
+INSTALLED = '/usr/local/bin'
 CERTIFICATES = {'CA/cacert.pem': 'ca.pem',
                 'libvirt/servercert.pem': '{host}.pem',
                 'libvirt/private/serverkey.pem': '{host}.key',
@@ -140,24 +148,23 @@ def _certificates(where: Path, names: List[str]) -> None:
                  f'{name}.pem')
 
 
-def domain_xml(binary: Binary, load: Load, memory: int) -> str:
+def domain_xml(emulator: str, load: Load, memory: int) -> str:
     """The definition of the test guest, as a user would write it"""
-    made = image.ensure()
     return f'''<domain type='qemu'>
   <name>{DOMAIN}</name>
   <memory unit='MiB'>{memory}</memory>
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='q35'>hvm</type>
-    <kernel>{made.kernel}</kernel>
-    <initrd>{made.initrd}</initrd>
+    <kernel>{BOOT}/vmlinuz</kernel>
+    <initrd>{BOOT}/initrd</initrd>
     <cmdline>{KERNEL_ARGS} {load.cmdline()}</cmdline>
   </os>
   <features><acpi/></features>
   <cpu mode='custom' match='exact'><model>qemu64</model></cpu>
   <on_crash>preserve</on_crash>
   <devices>
-    <emulator>{binary.path}</emulator>
+    <emulator>{emulator}</emulator>
     <controller type='usb' model='none'/>
     <serial type='unix'><source mode='connect' path='{SERIAL}'/></serial>
     <memballoon model='none'/>
@@ -189,6 +196,7 @@ class Consoles:
         for host in hosts:
             listener = socket.socket(socket.AF_UNIX)
             listener.bind(str(host.seen(SERIAL)))
+            host.seen(SERIAL).chmod(0o666)
             listener.listen()
             self._listeners.append(listener)
             thread = threading.Thread(target=self._accept, daemon=True,
@@ -226,19 +234,49 @@ class Consoles:
             thread.join()
 
 
+def _last(host: Host, path: str, count: int) -> str:
+    """The last lines of a log there, none of them endless"""
+    log = host.seen(path)
+    if not log.exists():
+        return 'nothing'
+    lines = [line[:600] for line
+             in log.read_text('utf-8', 'replace').splitlines()
+             if not line.startswith(' ') and not NOISE.search(line)]
+    return '\n'.join(lines[-count:])
+
+
+# Where the threads of libvirtd and QEMU are, as the kernel sees it
+THREADS = r"""for task in /proc/[0-9]*/task/*; do
+    exe=$(readlink "$task/../../exe") || continue
+    case $exe in
+    */libvirtd|*/qemu-*)
+        echo "${exe##*/}: $(cat "$task/comm"): $(cat "$task/wchan")" ;;
+    esac
+done 2>/dev/null | sort | uniq -c"""
+
+
 class Site:
     """
     Hosts with libvirt, and the test guest running on the first of them
 
     A context manager: whatever happens, nothing is left behind.
+
+    @user: QEMU is run by.  If it is not root, a host has an empty
+    /usr/local/bin, and its QEMU is what @install puts there.
     """
 
     def __init__(self, libvirt: Libvirt, binary: Binary, load: Load,
-                 memory: int, count: int = 2):
+                 memory: int, count: int = 2, user: str = 'root',
+                 install: Callable[[Host], None] = lambda host: None):
         self.libvirt = libvirt
         self.binary = binary
         self.load = load
         self.memory = memory
+        self.emulator = str(binary.path)
+        if user != 'root':
+            self.emulator = f'{INSTALLED}/{binary.path.name}'
+        self._user = user
+        self._install = install
         self._count = count
         self._room: Optional[Hosts] = None
         self._consoles: Optional[Consoles] = None
@@ -270,10 +308,12 @@ class Site:
 
     def _explain(self) -> None:
         for host in self.hosts:
-            log = host.seen(f'/var/log/libvirt/qemu/{DOMAIN}.log')
-            if log.exists():
-                lines = log.read_text('utf-8', 'replace').splitlines()[-6:]
-                note(f'{host.name}, QEMU said:\n' + '\n'.join(lines))
+            said = _last(host, f'/var/log/libvirt/qemu/{DOMAIN}.log', 12)
+            note(f'{host.name}, QEMU said:\n{said}')
+            said = _last(host, DAEMON_LOG, 60)
+            note(f'{host.name}, libvirtd said:\n{said}')
+            said = host.run('bash', '-c', THREADS, check=False)
+            note(f'{host.name}, where threads wait:\n{said}')
         note('the guest said:\n' + '\n'.join(self.guest.lines[-8:]))
 
     # Hosts
@@ -307,9 +347,12 @@ class Site:
             name = name.format(host=host.name)
             host.write(f'/etc/pki/{path}',
                        (certificates / name).read_text('ascii'))
-        host.write('/etc/libvirt/libvirtd.conf', 'auth_unix_rw = "none"\n')
+        host.write('/etc/libvirt/libvirtd.conf', 'auth_unix_rw = "none"\n'
+                   f'log_filters = "{LOG_FILTERS}"\n'
+                   f'log_outputs = "1:file:{DAEMON_LOG}"\n')
+        host.write(DAEMON_LOG, '')
         host.write('/etc/libvirt/qemu.conf',
-                   'user = "root"\ngroup = "root"\n'
+                   f'user = "{self._user}"\ngroup = "{self._user}"\n'
                    'security_driver = "none"\nnamespaces = []\n'
                    'cgroup_controllers = []\nstdio_handler = "file"\n'
                    'default_tls_x509_cert_dir = "/etc/pki/qemu"\n')
@@ -317,6 +360,14 @@ class Site:
         host.write('/etc/libvirt/libvirt.conf',
                    'uri_default = "qemu:///system"\n')
         host.write('/run/libvirt/README', '')
+        # libvirt gives these to QEMU's user
+        made = image.ensure()
+        host.seen(BOOT).mkdir()
+        shutil.copyfile(made.kernel, host.seen(f'{BOOT}/vmlinuz'))
+        shutil.copyfile(made.initrd, host.seen(f'{BOOT}/initrd'))
+        if self._user != 'root':
+            host.cover(INSTALLED)
+        self._install(host)
 
     @staticmethod
     def _wait_libvirtd(host: Host, daemon: 'subprocess.Popen[bytes]') -> None:
@@ -333,7 +384,7 @@ class Site:
         first = self.hosts[0]
         self._consoles = Consoles(self.hosts, self.guest)
         first.write('/run/guest1.xml',
-                    domain_xml(self.binary, self.load, self.memory))
+                    domain_xml(self.emulator, self.load, self.memory))
         for host in self.hosts:
             host.daemon('events', 'stdbuf', '-oL', 'virsh', 'event', '--all',
                         '--loop')
@@ -377,6 +428,21 @@ class Site:
         pairs = (line.split(':', 1) for line in said.splitlines()
                  if ':' in line)
         return {name.strip(): value.strip() for name, value in pairs}
+
+    @staticmethod
+    def finish(process: 'subprocess.Popen[str]') -> Tuple[str, int]:
+        """What it printed, and its exit status"""
+        try:
+            said = process.communicate(timeout=PATIENCE)[0].strip()
+        except subprocess.TimeoutExpired as exc:
+            raise TimeoutError('it did not end within '
+                               f'{PATIENCE:.0f} s: {process.args}') from exc
+        return said, process.returncode
+
+    def user(self, host: Host) -> str:
+        """Of the domain's QEMU"""
+        pid = host.seen(f'/run/libvirt/qemu/{DOMAIN}.pid').read_text('ascii')
+        return host.run('stat', '-c', '%U', f'/proc/{pid.strip()}').strip()
 
     @staticmethod
     def wait(what: str, test: Callable[[], bool],

@@ -10,12 +10,13 @@ that it had, libvirt's events and figures tell so, and the guest finds all of
 its memory.  The same with Debian 12's libvirt and that of its backports.
 """
 
+from contextlib import contextmanager
 import json
 from pathlib import Path
 import re
 import shlex
 import sys
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 import xml.etree.ElementTree as ElementTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -25,11 +26,13 @@ from lib import libvirt, memhost, paths, scenario  # noqa: E402
 from lib.guest import Load  # noqa: E402
 from lib.hosts import Host  # noqa: E402
 from lib.libvirt import DOMAIN, Libvirt, Site  # noqa: E402
-from lib.tap import Tap, check, check_equal, note  # noqa: E402
+from lib.tap import Skip, Tap, check, check_equal, note  # noqa: E402
 
 tap = Tap()
 
 DOCUMENT = paths.REPO / 'docs/devel/migration/strategies-libvirt.rst'
+# Of the whole machine, hosts are not told apart in it
+USERFAULTFD = Path('/proc/sys/vm/unprivileged_userfaultfd')
 Versions = Callable[[], Libvirt]
 
 
@@ -50,9 +53,12 @@ def recipe(name: str) -> List[str]:
     return ['bash', '-e', '-u', '-c', RECIPES[name]]
 
 
-def site_of(version: Versions, load: Load, hosts: int) -> Site:
-    """So many hosts, and the test guest on the first of them"""
-    return Site(version(), scenario.our_binary(), load, scenario.MEMORY, hosts)
+def site_of(version: Versions, run: Callable[[Site], None]) -> Site:
+    """As many hosts as the case wants, and its guest on the first of them"""
+    load: Load = run.load                   # type: ignore[attr-defined]
+    return Site(version(), scenario.our_binary(), load, scenario.MEMORY,
+                getattr(run, 'hosts', 2), getattr(run, 'user', 'root'),
+                getattr(run, 'install', lambda host: None))
 
 
 def limit(site: Site) -> None:
@@ -190,19 +196,63 @@ def auto(site: Site) -> None:
     check(number(job, 'Memory total') >= scenario.MEMORY,
           f'memory in {job}')
     first.run(*recipe('abort'))
-    said = process.communicate()[0]
-    check(process.returncode != 0 and 'cancel' in said,
+    said, status = site.finish(process)
+    check(status != 0 and 'cancel' in said,
           f'the aborted migration says: {said}')
     check_stayed(site, {'mode': 'auto'})
 
     limit(site)
     process = first.begin(*recipe('auto'))
-    check_equal((process.communicate()[0].strip(), process.returncode),
-                ('', 0), 'virsh migrate')
+    check_equal(site.finish(process), ('', 0), 'virsh migrate')
     check_moved(site, before, True)
 
 
 auto.load = scenario.HEAVY                  # type: ignore[attr-defined]
+
+
+def install(host: Host) -> None:
+    """As the document says, from where the binary under test is"""
+    beside = scenario.our_binary().path.parent
+    host.run('bash', '-e', '-u', '-c',
+             RECIPES['install'].replace('build/bin', str(beside)))
+
+
+@contextmanager
+def as_found() -> Iterator[None]:
+    """What the sysctl was before is what it is afterwards"""
+    found = USERFAULTFD.read_text('ascii')
+    try:
+        USERFAULTFD.write_text('0', 'ascii')
+    except OSError as exc:
+        raise Skip(f'{USERFAULTFD} cannot be set here: {exc}') from exc
+    try:
+        yield
+    finally:
+        USERFAULTFD.write_text(found, 'ascii')
+
+
+def unprivileged(site: Site) -> None:
+    """QEMU's user has no leave for post-copy, then it is given"""
+    limit(site)
+    first, second = site.hosts
+    before = hardware(site.xml(first))
+    check_equal(site.user(first), libvirt.USER, 'who runs QEMU')
+    with as_found():
+        said = first.run(*recipe('auto'), check=False)
+        note(said.strip())
+        check('Userfaultfd not available' in said, f'without leave: {said}')
+        check_stayed(site, {'mode': 'auto'})
+        for host in (first, second):
+            host.run(*recipe('userfaultfd'))
+        check_equal(first.run(*recipe('auto')).strip(), '',
+                    'what the recipe prints')
+        check_moved(site, before, True)
+        check_equal(site.user(second), libvirt.USER, 'who runs QEMU there')
+
+
+unprivileged.load = scenario.HEAVY          # type: ignore[attr-defined]
+unprivileged.user = libvirt.USER            # type: ignore[attr-defined]
+unprivileged.install = install              # type: ignore[attr-defined]
 
 
 def demand(site: Site) -> None:
@@ -217,8 +267,8 @@ def demand(site: Site) -> None:
     check(process.poll() is None, 'it ended by itself')
     check_equal(first.run(*recipe('demand-finish')).strip(), '',
                 'what the recipe prints')
-    said = process.communicate()[0]
-    check_equal(process.returncode, 0, f'virsh migrate says: {said}')
+    said, status = site.finish(process)
+    check_equal(status, 0, f'virsh migrate says: {said}')
     check_moved(site, before, True)
 
 
@@ -390,8 +440,7 @@ def not_redirected(site: Site) -> None:
     said = first.run(*recipe('redirect-order'))
     check('opened by somebody else' in said, f'the order: {said}')
     first.run('virsh', 'migrate-setspeed', DOMAIN, str(scenario.BANDWIDTH))
-    said = process.communicate()[0]
-    check_equal((said.strip(), process.returncode), ('', 0), 'virsh migrate')
+    check_equal(site.finish(process), ('', 0), 'virsh migrate')
     check_moved(site, before, False)
 
 
@@ -435,7 +484,7 @@ def overwritten(site: Site) -> None:
             check({'return-path', 'pause-before-switchover'} <= set(on),
                   f'capabilities: {on}')
             first.run(*recipe('abort'))
-            process.communicate()
+            site.finish(process)
     check_stayed(site, strategy)
 
 
@@ -445,6 +494,7 @@ CASES = (
     # Title, what is done, also in the short form with which libvirt
     ('auto: refused without --postcopy, aborted, done', auto,
      ('installed', 'backported')),
+    ('QEMU is run by libvirt-qemu', unprivileged, ('installed',)),
     ('hybrid', moves('hybrid', scenario.HEAVY, True), ()),
     ('postcopy', moves('postcopy', scenario.HEAVY, True), ('installed',)),
     ('only what the guest uses, then the rest', demand, ()),
@@ -467,8 +517,7 @@ def add(title: str, run: Callable[[Site], None], version: Versions,
         full: bool) -> None:
     """The test of a case with one libvirt"""
     def test() -> None:
-        load: Load = run.load               # type: ignore[attr-defined]
-        with site_of(version, load, getattr(run, 'hosts', 2)) as site:
+        with site_of(version, run) as site:
             note(f'libvirt {site.version()}')
             run(site)
     tap.add(f'{title} ({version.__name__} libvirt)', test, full)
