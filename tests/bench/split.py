@@ -28,7 +28,7 @@ from lib.strategy import Strategy
 from lib.vm import HERE
 
 import faults
-from lost import Work
+import lost
 from memserver import free_port
 from suite import (Bars, Column, Curve, Figures, Results, Row, Suite,
                    Unavailable, Verdict, count, mebibytes, milliseconds,
@@ -218,17 +218,18 @@ def journey(setting: Setting, way: Way, load: Load,
 def measure_migration(setting: Setting, way: Way, load: Load) -> Figures:
     """One run: the way there"""
     with journey(setting, way, load, HALF) as trip:
-        work = Work(trip.guest) if load.load else None
+        work = lost.Work(trip.guest) if load.load else None
         began = time.time()
         trip.go()
-        ended = time.monotonic()
+        # What faults cost it comes after the end.
+        missed = work.figures(trip.migration.started,
+                              time.monotonic()) if work else {}
         resumed = trip.migration.resumed_s
         record = trip.migration.record(verify=False)
         swapped = trip.swapped()
-        lost = work.figures(trip.migration.started, ended) if work else {}
         # Reads all of it, at last: for minutes from a slow disk
         wrong = trip.guest.verify(10 * setting.options.bound).total
-    figures: Dict[str, Any] = {**record.as_dict(), **lost}
+    figures: Dict[str, Any] = {**record.as_dict(), **missed}
     if not record.completed:
         figures['total_ms'] = figures['lost_ms'] = None
     figures['resumed_ms'] = (resumed - began) * 1000 if resumed else None
@@ -392,7 +393,8 @@ def make(options: argparse.Namespace) -> Suite:
             f'after {options.bound} s.  SATA disk: {SATA.bytes // 10**6} MB/s '
             f'and {SATA.operations} operations/s.',
             'total: by the source, for which it ends when all is sent; until '
-            'it ran: at the destination, which may be slower to take it.',
+            'it ran: at the destination, which may be slower to take it.  '
+            f'time lost: {lost.MEANING}',
             'Fault: from when it is read from the userfaultfd to when its '
             f'page is there, of {options.faults} faults of a guest that reads '
             'uniformly; touch: as the program sees it that touches the page.',

@@ -19,7 +19,7 @@ from lib.guest import Load
 from lib.migration import MIB, Migration, Settings
 from lib.strategy import Strategy
 
-from lost import Work
+import lost
 from suite import (Bars, Figures, Lines, Results, Row, Suite, Verdict, count,
                    mebibytes, milliseconds, seconds)
 
@@ -79,12 +79,12 @@ def measure(binary_used: Binary, load: Load, memory: int,
     with machines.Machines(binary_used, load, memory) as room:
         migration = Migration(room.start(), room.expect(), room.guest,
                               settings)
-        work = Work(room.guest)
+        work = lost.Work(room.guest)
         migration.start()
         migration.wait_end()
-        lost = work.figures(migration.started, time.monotonic())
+        missed = work.figures(migration.started, time.monotonic())
         record = migration.record()
-    figures: Dict[str, Any] = {**record.as_dict(), **lost}
+    figures: Dict[str, Any] = {**record.as_dict(), **missed}
     # The time of a migration that was cancelled is that of its bound.
     if not record.completed:
         figures['total_ms'] = figures['lost_ms'] = None
@@ -185,9 +185,7 @@ def make(options: argparse.Namespace) -> Suite:
             'longest stall: that the guest had, seen from inside or outside, '
             'downtime included.  downtime: from the STOP event of the source '
             'to the RESUME event of the destination.',
-            'time lost: the integral, from the start of the migration to its '
-            'end, of the share of its normal throughput that the guest '
-            'missed.'],
+            f'time lost: {lost.MEANING}'],
         plots=PLOTS,
         about={'ours': ours.version(), 'stock': stock.version(),
                'options': {key: value for key, value in vars(options).items()
