@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-A migration to B that is to go to C instead: redirected, or begun anew
+A migration to B that is to go to C instead: redirected, or begun anew by stock
 
 Four network namespaces: source A, old destination B, new destination C and a
 switch, over links that are limited by tbf.  When A has sent a share f of its
-memory to B, it is told to go to C, by migrate-redirect or by migrate_cancel
-and migrate.  What is measured counts from then on.
+memory to B, it is told to go to C: ours by migrate-redirect, stock QEMU by
+migrate_cancel and migrate.  What is measured counts from then on.
 """
 
 import argparse
 from functools import partial
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from lib import binary, machines
 from lib.binary import Binary
@@ -21,15 +21,17 @@ from lib.machines import Machines
 from lib.migration import MIB, Settings
 from lib.redirection import Redirection
 from lib.strategy import Strategy
+from lib.vm import VM
 
-from suite import (Curve, Figures, Results, Row, Suite, Verdict, count,
+import lost
+from suite import (Bars, Curve, Figures, Results, Row, Suite, Verdict, count,
                    mebibytes, milliseconds, seconds)
 
 
 HELP = 'time, bytes and stall of a redirect against cancel-and-restart'
 
 SHARES = (0.25, 0.5, 0.75, 0.9)
-WAYS = ('redirect', 'restart')
+REDIRECT, RESTART = WAYS = ('redirect', 'restart')
 # What issue and DESIGN.md want
 AGAINST_RESTART = 0.6       # at half-way, with equal links
 NEVER_SLOWER = 1.05         # than a restart, anywhere
@@ -71,35 +73,53 @@ class Order(NamedTuple):
 
 
 class Journey:
-    """One guest on its way to B"""
+    """
+    One guest on its way to B
 
-    def __init__(self, room: Machines, links: Links):
+    @source: where it runs, which is started unless given
+    @names: of A, B and C on @links
+    """
+
+    def __init__(self, room: Machines, links: Links, way: str,
+                 source: Optional[VM] = None,
+                 names: Tuple[str, str, str] = ('a', 'b', 'c')):
         self.room = room
         self.links = links
-        self.source = room.start(host=links.host('a'))
+        self.way = way
+        self.a, _, self.c = names
+        self.source = source or room.start(host=links.host(self.a))
         self.hosts = {name: room.expect(host=links.host(name))
-                      for name in ('b', 'c')}
-        self.settings = Settings(
-            'redirect', Strategy('precopy', redirectable=True))
+                      for name in names[1:]}
+        # Stock QEMU knows no strategy.
+        self.settings = Settings(way, Strategy('precopy', redirectable=True)
+                                 if way == REDIRECT else None)
         self.migration = Redirection(self.source, self.hosts, room.guest,
                                      self.settings, links)
-        self.began_with = links.sent('a')
+        self.work = lost.Work(room.guest)
+        self.began_with = links.sent(self.a)
 
     def go(self, share: float) -> Order:
         """Start, and come to @share of the first pass"""
         self.migration.start()
-        self.migration.listen_on('c')
+        self.migration.listen_on(self.c)
         while True:
             ram = self.source.migration().get('ram', {})
             done = 1 - ram['remaining'] / ram['total'] if ram else 0.0
             if done >= share:
                 return Order(time.monotonic(), time.time(),
-                             self.links.sent('a') - self.began_with, done)
+                             self.links.sent(self.a) - self.began_with, done)
             self.migration.step(0.01)
+
+    def change(self) -> None:
+        """Go to C, the way that it is to be done"""
+        if self.way == REDIRECT:
+            self.redirect()
+        else:
+            self.restart()
 
     def redirect(self) -> None:
         """Go to C instead"""
-        why = self.migration.redirect('c')
+        why = self.migration.redirect(self.c)
         if why:
             raise RuntimeError(f'no redirect: {why}')
 
@@ -107,8 +127,9 @@ class Journey:
         """Forget B, begin anew with C, which listens already"""
         self.migration.cancel()
         self.migration.wait_end()
-        uri = self.links.uri('c')
-        self.migration = Redirection(self.source, {'c': self.hosts['c']},
+        uri = self.links.uri(self.c)
+        self.migration = Redirection(self.source,
+                                     {self.c: self.hosts[self.c]},
                                      self.room.guest, self.settings,
                                      self.links)
         self.migration.started = time.monotonic()
@@ -116,11 +137,12 @@ class Journey:
         self.source.cmd('migrate', uri=uri)
 
     def figures(self, order: Order, began: float,
-                options: argparse.Namespace) -> Dict[str, Any]:
+                dirty_rate: int) -> Dict[str, Any]:
         """Wait for the end; what happened since @order"""
         self.migration.wait_end()
         ended = time.monotonic()
-        sent = self.links.sent('a') - self.began_with - order.sent
+        sent = self.links.sent(self.a) - self.began_with - order.sent
+        missed = self.work.figures(order.at, ended)
         resumed = self.migration.resumed_s
         record = self.migration.record()
         stall = longest_stall_ms(self.room.guest.beats_since(order.at),
@@ -130,11 +152,12 @@ class Journey:
             'wrong_pages': record.wrong_pages,
             'time_ms': (resumed - order.wall) * 1000 if resumed else None,
             'bytes': sent,
-            'dirtied': options.dirty_rate * MIB * (ended - began),
+            'dirtied': dirty_rate * MIB * (ended - began),
             'stall_ms': stall,
             'share': order.share,
             'data': order.sent / order.share,
             'relay': str(self.migration.redirect_info(self.source)),
+            **missed,
         }
 
 
@@ -157,14 +180,11 @@ def measure(used: Binary, topology: Topology, share: float, way: str,
     load = Load(fill=0, ws=options.working_set, rate=options.dirty_rate)
     with Links(rates) as links, \
             machines.Machines(used, load, options.memory) as room:
-        journey = Journey(room, links)
+        journey = Journey(room, links, way)
         began = time.monotonic()
         order = journey.go(share)
-        if way == 'redirect':
-            journey.redirect()
-        else:
-            journey.restart()
-        figures = journey.figures(order, began, options)
+        journey.change()
+        figures = journey.figures(order, began, options.dirty_rate)
     figures['ideal_ms'] = ideal_ms(topology, figures['data'],
                                    figures['share'], options.rate)
     figures['binary'] = identity
@@ -179,6 +199,7 @@ def name_of(topology: Topology, share: float, way: str) -> str:
 COLUMNS = [
     seconds('time_ms', 'until it ran on C'),
     seconds('ideal_ms', 'ideal'),
+    seconds('lost_ms', 'time lost'),
     mebibytes('bytes', 'left A'),
     milliseconds('stall_ms', 'longest stall'),
     count('wrong_pages', 'wrong'),
@@ -189,13 +210,13 @@ def _against_restart(results: Results, topology: Topology, share: float,
                      times: float) -> Verdict:
     return results.at_most(
         f'{topology.name}, f = {share:g}: time against a restart',
-        name_of(topology, share, 'redirect'),
-        name_of(topology, share, 'restart'), 'time_ms', times)
+        name_of(topology, share, REDIRECT),
+        name_of(topology, share, RESTART), 'time_ms', times)
 
 
 def _near_ideal(results: Results, topology: Topology,
                 share: float) -> Verdict:
-    row = name_of(topology, share, 'redirect')
+    row = name_of(topology, share, REDIRECT)
     ratio = results.ratio(row, row, 'time_ms', 'ideal_ms')
     return Verdict(f'{row}: time at most {NEAR_IDEAL:g} x the ideal',
                    None if ratio is None else ratio <= NEAR_IDEAL,
@@ -204,7 +225,7 @@ def _near_ideal(results: Results, topology: Topology,
 
 def _few_bytes(results: Results, topology: Topology, share: float,
                memory: int) -> Verdict:
-    row = name_of(topology, share, 'redirect')
+    row = name_of(topology, share, REDIRECT)
     have, dirtied, went = (results.median(row, key)
                            for key in ('bytes', 'dirtied', 'share'))
     claim = (f'{row}: A sends at most (1 - f) RAM + dirtied + '
@@ -231,32 +252,34 @@ def judge(memory: int) -> Callable[[Results], List[Verdict]]:
     return verdicts
 
 
-def _spoiled(built: str) -> Callable[[Figures], Optional[str]]:
+def _spoiled(built: Set[str]) -> Callable[[Figures], Optional[str]]:
     def spoiled(figures: Figures) -> Optional[str]:
         if figures.get('wrong_pages'):
             return f'{figures["wrong_pages"]} pages were wrong'
         if not figures.get('completed'):
             return 'it did not complete'
-        if figures.get('binary') != built:
+        if figures.get('binary') not in built:
             return 'the binary was built anew in the meantime'
         return None
     return spoiled
 
 
-def _rows(used: Binary, options: argparse.Namespace) -> List[Row]:
+def _rows(used: Dict[str, Binary],
+          options: argparse.Namespace) -> List[Row]:
     chosen: List[Tuple[Topology, float, str]] = [
         (topology, share, way) for topology in TOPOLOGIES
         for share in SHARES for way in WAYS]
-    return [Row(name_of(*which), partial(measure, used, *which, options))
+    return [Row(name_of(*which),
+                partial(measure, used[which[-1]], *which, options))
             for which in chosen]
 
 
 def make(options: argparse.Namespace) -> Suite:
     """The rows: every topology, share and way"""
-    used = binary.ours()
+    used = {REDIRECT: binary.ours(), RESTART: binary.stock(same_source=True)}
     return Suite(
         'redirect', _rows(used, options), COLUMNS, judge(options.memory),
-        _spoiled(used.identity()),
+        _spoiled({one.identity() for one in used.values()}),
         notes=[
             f'Guest of {options.memory} MiB, nearly all of it written once, '
             f'{options.working_set} MiB of it again at '
@@ -267,11 +290,14 @@ def make(options: argparse.Namespace) -> Suite:
             'until it ran on C: from the order to the RESUME event of C.  '
             'ideal: when A sends what it has not sent, and B what it has, at '
             'once, and the links do nothing else.  left A: as its network '
-            'card counts.  dirtied: since the migration began.'],
+            'card counts.  dirtied: since the migration began.  time lost: '
+            f'from the order on, {lost.MEANING}'],
         plots=[Curve('time_ms', f'Redirect, {topology.name}',
                      'seconds until it ran on C', 1e-3, topology.name,
                      x='share', groups=WAYS, ideal='ideal_ms')
-               for topology in TOPOLOGIES],
-        about={'ours': used.version(),
+               for topology in TOPOLOGIES]
+        + [Bars('lost_ms', 'Guest time lost after the order', 's', 1e-3)],
+        about={'ours': used[REDIRECT].version(),
+               'stock': used[RESTART].version(),
                'options': {key: value for key, value in vars(options).items()
                            if isinstance(value, (int, str))}})
