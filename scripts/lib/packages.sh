@@ -20,7 +20,11 @@ BUILD_PACKAGES=(
 
 # What the tests need beside: the guest's initramfs, network shaping, plots.
 TEST_PACKAGES=(busybox-static cpio kmod iproute2 nftables python3-yaml procps
-    openssl clang libclang-rt-dev)
+    openssl clang libclang-rt-dev python3-matplotlib)
+
+# What scripts/bench needs: hosts, slow disks, what ours is compared with, plots.
+BENCH_PACKAGES=(busybox-static cpio kmod iproute2 mount util-linux memcached
+    iperf3 python3-matplotlib)
 
 # For suite libvirt.  No service comes with them; its tests start their own.
 LIBVIRT_PACKAGES=(libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
