@@ -23,7 +23,8 @@ import sys
 import time
 from typing import Any, Dict, Iterator, List
 
-from suite import Bars, Column, Figures, Results, Row, Suite, Verdict
+from suite import (Bars, Column, Figures, Results, Row, Suite, Unavailable,
+                   Verdict)
 
 
 HELP = 'pages a second, CPU, round trip and memory, against memcached'
@@ -60,7 +61,7 @@ def need(program: str) -> str:
     """A program of Debian's"""
     path = shutil.which(program)
     if not path:
-        raise RuntimeError(f'{program} is not there: apt install {program}')
+        raise Unavailable(f'{program} is not there: apt install {program}')
     return path
 
 

@@ -59,7 +59,7 @@ def render(suite: Suite, outcome: Outcome) -> str:
     lines += [f'{MARKS[verdict.reached]}: {verdict.claim} '
               f'({verdict.measured})' for verdict in verdicts]
     lines += _noise(outcome)
-    lines += [f'unavailable: {name}: {why}'
+    lines += [f'skipped: {name}: {why}'
               for name, why in outcome.unavailable.items()]
     lines += [f'SPOILED: {text}' for text in outcome.spoiled]
     lines += [f'FAILED: {text}' for text in outcome.failed]

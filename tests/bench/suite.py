@@ -33,7 +33,8 @@ that what the host does meanwhile falls on all of them alike: put what is
 compared, stock and ours, into rows of one suite.  The table has medians and
 the spread; judge() is given all figures and compares them, see results.py.
 
-A row raises Unavailable where it cannot be measured at all, with the reason;
+A row raises Unavailable where it cannot be measured at all, with the reason,
+or Skip, as what it has in common with the tests does, and is skipped;
 whatever else it raises is a failure, which is reported and makes the exit
 status 1, while the other rows go on.  A mark that is missed is a result like
 any other.  What a guest lost while it was moved is measured by lost.py.
@@ -45,6 +46,8 @@ import subprocess
 import sys
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence
+
+from lib.tap import Skip
 
 from results import Figure, Figures, Result, Results, Series, Verdict
 
@@ -181,9 +184,9 @@ def _measure(row: Row, outcome: Outcome, which: str) -> Optional[Figures]:
     before = os.getloadavg()[0]
     try:
         return {'load_average': before, **row.measure()}
-    except Unavailable as exc:
+    except (Unavailable, Skip) as exc:
         outcome.unavailable[row.name] = str(exc)
-        _say(f' unavailable: {exc}')
+        _say(f' skipped: {exc}')
     except Exception as exc:  # pylint: disable=broad-except
         outcome.failed.append(f'{row.name}, {which}: {_why(exc)}')
         _say(f' FAILED: {outcome.failed[-1]}')
