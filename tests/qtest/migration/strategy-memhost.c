@@ -12,7 +12,7 @@
 #include "qobject/qjson.h"
 #include "qobject/qlist.h"
 
-#define HANG_SECONDS 120
+#define HANG_SECONDS 300
 
 /* Beside the tests: they run in the folder of the build */
 const char *memhost_program(void)

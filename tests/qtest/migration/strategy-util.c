@@ -14,7 +14,10 @@
 #include "qapi/error.h"
 #include "qobject/qjson.h"
 
-#define HANG_SECONDS 120
+#define HANG_SECONDS 300
+
+/* What is left of a pass takes at least so long while its end is not wanted */
+#define REST_SECONDS 4
 
 /* Something to wait for */
 typedef struct Goal Goal;
@@ -161,16 +164,12 @@ void strategy_migrate_busily(StrategyGuests *g)
     migrate_wait_for_dirty_mem(g->from, g->to);
 }
 
-static bool has_status(const Goal *goal)
+/* Fails if it is over, so that what is waited for will not come any more */
+static void check_goes_on(const QDict *rsp, const Goal *goal)
 {
     static const char *const final[] = { "completed", "failed", "cancelled" };
-    g_autoptr(QDict) rsp = migrate_query(goal->who);
     const char *status = qdict_get_try_str(rsp, "status");
 
-    if (g_strcmp0(status, goal->name) == 0 ||
-        (goal->or && g_strcmp0(status, goal->or) == 0)) {
-        return true;
-    }
     for (size_t i = 0; i < ARRAY_SIZE(final); i++) {
         if (g_strcmp0(status, final[i]) == 0) {
             g_test_message("%s instead of %s: %s", status, goal->name,
@@ -178,6 +177,18 @@ static bool has_status(const Goal *goal)
             g_assert_cmpstr(status, ==, goal->name);
         }
     }
+}
+
+static bool has_status(const Goal *goal)
+{
+    g_autoptr(QDict) rsp = migrate_query(goal->who);
+    const char *status = qdict_get_try_str(rsp, "status");
+
+    if (g_strcmp0(status, goal->name) == 0 ||
+        (goal->or && g_strcmp0(status, goal->or) == 0)) {
+        return true;
+    }
+    check_goes_on(rsp, goal);
     return false;
 }
 
@@ -194,9 +205,11 @@ void strategy_wait_cancelled(QTestState *who)
 
 static bool has_passes(const Goal *goal)
 {
-    g_autoptr(QDict) info = strategy_info(goal->who);
+    g_autoptr(QDict) rsp = migrate_query(goal->who);
+    const QDict *info = qdict_get_qdict(rsp, "strategy");
 
     g_assert(info);
+    check_goes_on(rsp, goal);
     return qdict_get_int(info, "pass") >= goal->count;
 }
 
@@ -206,24 +219,39 @@ void strategy_wait_passes(QTestState *who, uint64_t passes)
                       .name = "passes", .count = passes });
 }
 
-static bool has_sent(const Goal *goal)
+/* What @who has left to send in this pass; false: it has not begun */
+static bool query_left(const Goal *goal, uint64_t *total, uint64_t *left)
 {
     g_autoptr(QDict) rsp = migrate_query(goal->who);
     const QDict *ram = qdict_get_qdict(rsp, "ram");
-    uint64_t total, left;
 
+    check_goes_on(rsp, goal);
     if (!ram || !g_str_equal(qdict_get_str(rsp, "status"), "active")) {
         return false;
     }
-    total = qdict_get_int(ram, "total");
-    left = qdict_get_int(ram, "remaining");
-    return total && (total - left) * 100 >= total * goal->count;
+    *total = qdict_get_int(ram, "total");
+    *left = qdict_get_int(ram, "remaining");
+    return *total;
 }
 
 void strategy_wait_sent(QTestState *who, unsigned percent)
 {
-    wait_for((Goal) { .reached = has_sent, .who = who,
-                      .name = "percent of the first pass", .count = percent });
+    const Goal goal = { .who = who, .name = "percent of the first pass",
+                        .count = percent };
+    int64_t start = g_get_monotonic_time();
+    uint64_t total = 0, left = 0, limit = UINT64_MAX;
+
+    while (!query_left(&goal, &total, &left) ||
+           (total - left) * 100 < total * percent) {
+        g_assert_cmpint(g_get_monotonic_time() - start, <,
+                        HANG_SECONDS * G_USEC_PER_SEC);
+        if (total && MAX(left / REST_SECONDS, STRATEGY_CRAWL) <
+                     limit / 10 * 9) {
+            limit = MAX(left / REST_SECONDS, STRATEGY_CRAWL);
+            migrate_set_parameter_int(who, "max-bandwidth", limit);
+        }
+        g_usleep(1000);
+    }
 }
 
 static bool has_mid_pass_sync(const Goal *goal)

@@ -12,6 +12,8 @@
 
 /* Bytes per second at which the first pass outlives everything else */
 #define STRATEGY_SLOW   (3 * 1000 * 1000)
+/* At which what is left of a pass outlives whatever is done meanwhile */
+#define STRATEGY_CRAWL  (300 * 1000)
 /* At which a pass takes a second or two, in which the guest surely writes */
 #define STRATEGY_MEDIUM (64 * 1000 * 1000)
 /* At which a pass takes no time worth mentioning */
@@ -120,7 +122,12 @@ void strategy_wait_cancelled(QTestState *who);
 /* strategy_wait_passes: wait until that many passes are reported */
 void strategy_wait_passes(QTestState *who, uint64_t passes);
 
-/* strategy_wait_sent: wait until so much of the first pass is sent */
+/*
+ * strategy_wait_sent: wait until so much of the first pass is sent
+ *
+ * Lowers max-bandwidth the less is left, so that the pass is not over before
+ * the caller has seen where it is, and done what it wants to do then.
+ */
 void strategy_wait_sent(QTestState *who, unsigned percent);
 
 /* strategy_wait_mid_pass_sync: wait until the log was read in mid-pass */
