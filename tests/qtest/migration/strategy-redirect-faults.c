@@ -150,7 +150,7 @@ static void test_fault(const void *opaque)
     }
     strategy_migrate(&r.g);
     strategy_wait_sent(r.g.from, 50);
-    strategy_speed(&r.g, STRATEGY_SLOW, STRATEGY_NOTHING_FITS);
+    strategy_speed(&r.g, STRATEGY_CRAWL, STRATEGY_NOTHING_FITS);
     end[t->end](&r, t);
 }
 
@@ -191,7 +191,7 @@ static void test_stall(void)
     }
     strategy_migrate(&r.g);
     strategy_wait_sent(r.g.from, 50);
-    strategy_speed(&r.g, STRATEGY_SLOW, STRATEGY_NOTHING_FITS);
+    strategy_speed(&r.g, STRATEGY_CRAWL, STRATEGY_NOTHING_FITS);
     redirect_order(&r, 1);
     strategy_speed(&r.g, STRATEGY_FAST, STRATEGY_ALL_FITS);
     strategy_wait_status(r.g.from, "completed");
@@ -217,7 +217,7 @@ static void test_cancel(void)
     }
     strategy_migrate(&r.g);
     strategy_wait_sent(r.g.from, 50);
-    strategy_speed(&r.g, STRATEGY_SLOW, STRATEGY_NOTHING_FITS);
+    strategy_speed(&r.g, STRATEGY_CRAWL, STRATEGY_NOTHING_FITS);
     redirect_order(&r, 1);
     migrate_cancel(r.g.from);
     strategy_wait_cancelled(r.g.from);
