@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "qemu/units.h"
 #include "libqtest.h"
 #include "migration/migration-qmp.h"
 #include "migration/strategy-util.h"
@@ -13,6 +14,7 @@ typedef struct RecoveryTest {
     const char *strategy;
     bool stopped;               /* nobody asks for pages: the source idles */
     bool destination_breaks;    /* else the source does */
+    bool passes;                /* of pre-copy, before */
 } RecoveryTest;
 
 static const RecoveryTest tests[] = {
@@ -31,8 +33,36 @@ static const RecoveryTest tests[] = {
         .name = "hybrid",
         .strategy = "{ 'mode': 'hybrid' }",
         .destination_breaks = true,
+        .passes = true,
     },
 };
+
+/*
+ * Memory above what the guest writes to.  Nobody asks for it, so that there is
+ * something to push when the guest has got all of its own.
+ */
+#define NOT_ASKED_FOR       (101 * MiB)
+#define NOT_ASKED_FOR_SIZE  (16 * MiB)
+
+static void write_unasked(QTestState *who)
+{
+    qtest_memset(who, NOT_ASKED_FOR, 0x5a, NOT_ASKED_FOR_SIZE);
+}
+
+static void migrate_with_unasked(StrategyGuests *g, bool passes)
+{
+    write_unasked(g->from);
+    if (!passes) {
+        strategy_migrate(g);
+        return;
+    }
+    strategy_speed(g, STRATEGY_CRAWL, STRATEGY_NOTHING_FITS);
+    strategy_migrate(g);
+    strategy_wait_status(g->from, "active");
+    /* Dirty again, for after the pass */
+    write_unasked(g->from);
+    strategy_speed(g, STRATEGY_MEDIUM, STRATEGY_NOTHING_FITS);
+}
 
 /*
  * A link that breaks in post-copy is noticed by both ends, also when the
@@ -58,7 +88,7 @@ static void test_recovery(const void *opaque)
     }
     /* Slow enough that it cannot be over before the link breaks */
     migrate_set_parameter_int(g.from, "max-postcopy-bandwidth", 4096);
-    strategy_migrate(&g);
+    migrate_with_unasked(&g, t->passes);
     strategy_wait_status(g.from, "postcopy-active");
     strategy_wait_status(g.to, "postcopy-active");
 
