@@ -17,6 +17,9 @@
 
 #define MAX_HOSTS 3
 
+/* Only a hang takes so long */
+#define HANG_US (300 * G_USEC_PER_SEC)
+
 typedef struct SplitTest {
     const char *name;
     unsigned hosts;             /* memory hosts */
@@ -334,17 +337,21 @@ static const struct {
     { "connecting", WHILE_CONNECTING },
 };
 
-static uint64_t pages_queued(Split *s)
+static void wait_queued(Split *s, int64_t pages)
 {
-    g_autoptr(QDict) info = strategy_info(s->g.from);
-    QDict *split = info ? qdict_get_qdict(info, "split") : NULL;
-    QListEntry *e;
+    int64_t start = g_get_monotonic_time();
+    int64_t queued;
 
-    if (!split) {
-        return 0;
-    }
-    e = (QListEntry *)qlist_first(qdict_get_qlist(split, "hosts"));
-    return qdict_get_int(qobject_to(QDict, qlist_entry_obj(e)), "queued");
+    do {
+        g_autoptr(QDict) info = split_info(s->g.from);
+        QListEntry *e =
+            (QListEntry *)qlist_first(qdict_get_qlist(info, "hosts"));
+
+        queued = qdict_get_int(qobject_to(QDict, qlist_entry_obj(e)),
+                               "queued");
+        g_assert_cmpint(g_get_monotonic_time() - start, <, HANG_US);
+        g_usleep(1000);
+    } while (queued < pages);
 }
 
 /*
@@ -354,8 +361,10 @@ static uint64_t pages_queued(Split *s)
 static void wait_timer_sync(Split *s)
 {
     uint64_t before = strategy_ram(s->g.from, "dirty-sync-count");
+    int64_t start = g_get_monotonic_time();
 
     while (strategy_ram(s->g.from, "dirty-sync-count") == before) {
+        g_assert_cmpint(g_get_monotonic_time() - start, <, HANG_US);
         g_usleep(10000);
     }
 }
@@ -391,9 +400,7 @@ static void migrate_until(Split *s, CancelWhen when)
         /* The destination, too, has been there by then */
         strategy_wait_passes(s->g.from, 1);
         memhost_signal(&s->host[0], SIGSTOP);
-        while (pages_queued(s) < 2000) {
-            g_usleep(1000);
-        }
+        wait_queued(s, 2000);
         if (when == WHILE_THROTTLING) {
             wait_timer_sync(s);
         }
@@ -410,6 +417,8 @@ static void migrate_until(Split *s, CancelWhen when)
  */
 static void wait_cancelled(Split *s)
 {
+    int64_t start = g_get_monotonic_time();
+
     while (true) {
         g_autoptr(QDict) rsp = migrate_query(s->g.from);
         const char *status = qdict_get_str(rsp, "status");
@@ -426,6 +435,7 @@ static void wait_cancelled(Split *s)
             }
             break;
         }
+        g_assert_cmpint(g_get_monotonic_time() - start, <, HANG_US);
         g_usleep(1000);
     }
 }
@@ -544,16 +554,21 @@ static void test_host_killed_late(void)
     finish_plain(&s);
 }
 
-/* The guest is about to be stopped, and @host gives no answer any more */
+/*
+ * The guest is about to be stopped, and @host gives no answer any more
+ *
+ * @downtime: of which the source has patience for ten times as much, but for
+ * 5 s at least
+ */
 static bool stop_with_silent_host(Split *s, const SplitTest *test,
-                                  unsigned host)
+                                  unsigned host, int64_t downtime)
 {
     if (!split_start(s, test, true, STRATEGY_FAST, STRATEGY_ALL_FITS)) {
         return false;
     }
     strategy_migrate(&s->g);
     strategy_wait_status(s->g.from, "pre-switchover");
-    strategy_speed(&s->g, STRATEGY_FAST, 1);
+    strategy_speed(&s->g, STRATEGY_FAST, downtime);
     memhost_signal(&s->host[host], SIGSTOP);
     migrate_continue(s->g.from, "pre-switchover");
     return true;
@@ -570,7 +585,7 @@ static void test_host_silent_late(void)
     };
     Split s;
 
-    if (!stop_with_silent_host(&s, &test, 1)) {
+    if (!stop_with_silent_host(&s, &test, 1, 1)) {
         return;
     }
     strategy_wait_status(s.g.from, "failed");
@@ -593,7 +608,8 @@ static void test_host_silent_reset(void)
     g_autoptr(QDict) rsp = NULL;
     Split s;
 
-    if (!stop_with_silent_host(&s, &test, 0)) {
+    /* Time enough to order a reset meanwhile */
+    if (!stop_with_silent_host(&s, &test, 0, 1500)) {
         return;
     }
     strategy_wait_status(s.g.from, "device");
@@ -654,7 +670,7 @@ static void test_host_full(void)
     Split s;
     int rc;
 
-    if (!split_start(&s, &test, true, STRATEGY_SLOW, STRATEGY_NOTHING_FITS)) {
+    if (!split_start(&s, &test, true, STRATEGY_CRAWL, STRATEGY_NOTHING_FITS)) {
         return;
     }
     strategy_migrate(&s.g);
