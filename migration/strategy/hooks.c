@@ -273,7 +273,10 @@ bool strategy_return_path_message(const uint8_t *buf, size_t len,
 
 bool strategy_load_ends(void)
 {
-    split_load_check(migration_incoming_get_current()->from_src_file);
+    QEMUFile *f = migration_incoming_get_current()->from_src_file;
+
+    split_load_check(f);
+    redirect_incoming_check(f);
     return redirect_incoming_ends();
 }
 

@@ -86,6 +86,7 @@ int main(int argc, char **argv)
     strategy_add_redirect_faults();
     strategy_add_redirect_hangs();
     strategy_add_redirect_figures();
+    strategy_add_redirect_cancel();
     strategy_add_split();
 
     ret = g_test_run();

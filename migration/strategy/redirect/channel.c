@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include <poll.h>
 #include <sys/ioctl.h>
 #ifdef CONFIG_LINUX
 #include <linux/sockios.h>
@@ -225,6 +226,20 @@ bool redirect_same_peer(QIOChannel *a, QIOChannel *b)
            sa->remoteAddrLen == sb->remoteAddrLen &&
            sa->remoteAddrLen > sizeof(sa_family_t) &&
            !memcmp(&sa->remoteAddr, &sb->remoteAddr, sa->remoteAddrLen);
+}
+
+bool redirect_peer_left(QIOChannel *ioc)
+{
+#ifdef POLLRDHUP
+    QIOChannelSocket *sioc = socket_below(ioc);
+    struct pollfd fd = { .events = POLLRDHUP };
+
+    if (sioc) {
+        fd.fd = sioc->fd;
+        return poll(&fd, 1, 0) == 1;
+    }
+#endif
+    return false;
 }
 
 uint64_t redirect_unsent(QIOChannel *ioc)

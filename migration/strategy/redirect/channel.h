@@ -47,6 +47,12 @@ void redirect_connect_drop(RedirectConnect *c);
 bool redirect_same_peer(QIOChannel *a, QIOChannel *b);
 
 /*
+ * redirect_peer_left: has the other side closed @ioc, although there may still
+ * be something to read?  False when that is not known.  Any thread.
+ */
+bool redirect_peer_left(QIOChannel *ioc);
+
+/*
  * redirect_unsent: bytes that were written to @ioc, but which the other host
  * has not taken; 0 when that is not known.  Any thread.
  */

@@ -5,9 +5,12 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/error-report.h"
 #include "migration/migration.h"
 #include "migration/postcopy-ram.h"
+#include "migration/qemu-file.h"
 #include "../trace.h"
+#include "channel.h"
 #include "fault.h"
 #include "incoming.h"
 #include "relay-ram.h"
@@ -18,6 +21,7 @@ static struct {
     bool ordered;               /* ORDER came, so BLOCKS belong to it */
     bool was_relay;             /* and not the sink, most recently */
     bool again;                 /* another migration may come in */
+    bool switching;             /* all pages are here, but not the devices */
 } incoming;
 
 bool redirect_incoming_knows(uint16_t type)
@@ -47,6 +51,7 @@ bool redirect_incoming_message(const StrategyMessage *m, Error **errp)
     case STRATEGY_MSG_REDIRECT_END:
         redirect_fault("at-switchover");
         redirect_sink_end();
+        incoming.switching = true;
         return true;
     case STRATEGY_MSG_RELAY_ORDER:
         incoming.ordered = true;
@@ -61,7 +66,19 @@ bool redirect_incoming_message(const StrategyMessage *m, Error **errp)
 void redirect_incoming_cleanup(void)
 {
     redirect_sink_end();
-    incoming.ordered = false;
+    incoming.ordered = incoming.switching = false;
+}
+
+void redirect_incoming_check(QEMUFile *f)
+{
+    /* Post-copy may have gone on already, and survives this */
+    if (incoming.switching &&
+        postcopy_state_get() < POSTCOPY_INCOMING_LISTENING &&
+        redirect_peer_left(qemu_file_get_ioc(f))) {
+        error_report("redirect: the source has cancelled the migration, or is "
+                     "gone, before the guest could start here");
+        qemu_file_set_error(f, -ECONNABORTED);
+    }
 }
 
 bool redirect_incoming_ends(void)

@@ -25,6 +25,14 @@ bool redirect_incoming_message(const StrategyMessage *m, Error **errp);
 /* redirect_incoming_cleanup: the load is over, however it went; idempotent */
 void redirect_incoming_cleanup(void);
 
+/*
+ * redirect_incoming_check: between two sections of @f: a source that has gone
+ * away, by the user's cancel or otherwise, runs the guest, or will when it is
+ * there again.  From the last message of a redirect on, this fails the load
+ * then, which may have all it needs in its buffers.
+ */
+void redirect_incoming_check(QEMUFile *f);
+
 /* redirect_incoming_ends: has the source ordered to become the relay? */
 bool redirect_incoming_ends(void);
 

@@ -130,27 +130,38 @@ static void wait_stuck(QTestState *who)
     } while (g_get_monotonic_time() - since < 3 * G_USEC_PER_SEC);
 }
 
-/*
- * The old destination hangs, and with it the stream, before it could be told:
- * its channel is broken off, and the new one is sent all
- */
-static void test_old_hangs(void)
+/* The old destination hangs, and its channel will be broken off */
+static bool start_hanging(RedirectGuests *r, unsigned hosts,
+                          const RedirectFaults *faults)
 {
     static const StrategySetup setup = {
         .strategy = "{ 'redirectable': true }",
         .hide_stderr = true,
         .bandwidth = STRATEGY_MEDIUM,
     };
+
+    if (!redirect_start(r, &setup, hosts, faults)) {
+        return false;
+    }
+    strategy_migrate(&r->g);
+    strategy_wait_sent(r->g.from, 20);
+    kill(qtest_pid(r->host[0]), SIGSTOP);
+    wait_stuck(r->g.from);
+    return true;
+}
+
+/*
+ * The old destination hangs, and with it the stream, before it could be told:
+ * its channel is broken off, and the new one is sent all
+ */
+static void test_old_hangs(void)
+{
     g_autoptr(QDict) at = NULL;
     RedirectGuests r;
 
-    if (!redirect_start(&r, &setup, 2, NULL)) {
+    if (!start_hanging(&r, 2, NULL)) {
         return;
     }
-    strategy_migrate(&r.g);
-    strategy_wait_sent(r.g.from, 20);
-    kill(qtest_pid(r.host[0]), SIGSTOP);
-    wait_stuck(r.g.from);
     redirect_order(&r, 1);
     at = redirect_info(r.g.from);
     g_assert_cmpstr(qdict_get_str(at, "relay"), ==, "lost");
@@ -211,7 +222,6 @@ static void test_new_dies(void)
 static bool start_probing(RedirectGuests *r, unsigned hosts)
 {
     g_autofree char *uri = NULL, *text = NULL;
-    int status = 0;
 
     if (!redirect_start_silent(r, hosts)) {
         return false;
@@ -219,10 +229,7 @@ static bool start_probing(RedirectGuests *r, unsigned hosts)
     uri = migrate_get_connect_uri(r->host[1]);
     /* As human-monitor-command it does not wait */
     text = qtest_hmp(r->g.from, "migrate_redirect %s", uri);
-    /* It is our child: wait for it to stop, not to end */
-    g_assert_cmpint(waitpid(qtest_pid(r->host[1]), &status, WUNTRACED), ==,
-                    qtest_pid(r->host[1]));
-    g_assert(WIFSTOPPED(status));
+    redirect_wait_stopped(r->host[1]);
     return true;
 }
 
@@ -268,6 +275,55 @@ static void test_probing_old_dies(void)
     redirect_quit(&r);
 }
 
+/* Neither destination is left: the guest stays where it is */
+static void end_hanging(RedirectGuests *r)
+{
+    strategy_wait_status(r->g.from, "failed");
+    strategy_still_there(&r->g);
+    kill(qtest_pid(r->host[0]), SIGCONT);
+    strategy_wait_status(r->host[0], "failed");
+    redirect_to(r, 0);
+    redirect_quit(r);
+}
+
+static void test_new_dies_too(void)
+{
+    static const RedirectFaults faults = { .host[1] = "after-setup=exit" };
+    g_autofree char *uri = NULL;
+    RedirectGuests r;
+
+    if (!start_hanging(&r, 2, &faults)) {
+        return;
+    }
+    uri = migrate_get_connect_uri(r.host[1]);
+    redirect_refused(&r, uri, "was broken off already");
+    qtest_set_expected_status(r.host[1], EXIT_FAILURE);
+    qtest_wait_qemu(r.host[1]);
+    qtest_quit(r.host[1]);
+    r.host[1] = NULL;
+    end_hanging(&r);
+}
+
+static void test_new_refuses(void)
+{
+    g_autofree char *uri = NULL;
+    QTestState *other;
+    RedirectGuests r;
+
+    if (!start_hanging(&r, 1, NULL)) {
+        return;
+    }
+    other = qtest_init("-machine q35 -m 64M -nic none -incoming defer"
+                       " 2>/dev/null");
+    migrate_incoming_qmp(other, "tcp:127.0.0.1:0", NULL,
+                         "{ 'exit-on-error': false }");
+    uri = migrate_get_connect_uri(other);
+    redirect_refused(&r, uri, "was broken off already");
+    strategy_wait_status(other, "failed");
+    qtest_quit(other);
+    end_hanging(&r);
+}
+
 void strategy_add_redirect_hangs(void)
 {
     static const struct {
@@ -280,6 +336,8 @@ void strategy_add_redirect_hangs(void)
         { "old", test_old_hangs },
         { "old-told", test_old_hangs_told },
         { "new-dies", test_new_dies },
+        { "both/new-dies", test_new_dies_too },
+        { "both/new-refuses", test_new_refuses },
         { "probing/cancel", test_probing_cancel },
         { "probing/old-dies", test_probing_old_dies },
     };

@@ -33,6 +33,7 @@ bool redirect_start(RedirectGuests *r, const StrategySetup *setup,
 {
     static const RedirectFaults none;
     StrategySetup with = *setup;
+    g_autofree char *uri = NULL;
 
     *r = (RedirectGuests) {};
     with.no_vga = true;
@@ -45,7 +46,11 @@ bool redirect_start(RedirectGuests *r, const StrategySetup *setup,
     qtest_memset(r->g.from, FILLED_START, FILLED_WITH,
                  FILLED_END - FILLED_START);
     /* This one had the environment of the source */
+    uri = migrate_get_connect_uri(r->g.to);
     qtest_quit(r->g.to);
+    if (g_str_has_prefix(uri, "unix:")) {
+        unlink(uri + strlen("unix:"));
+    }
     for (unsigned i = 0; i < hosts; i++) {
         set_fault(faults->host[i]);
         strategy_add_destination(&r->g);
@@ -128,6 +133,16 @@ QDict *redirect_info(QTestState *who)
         qobject_ref(redirect);
     }
     return redirect;
+}
+
+void redirect_wait_stopped(QTestState *who)
+{
+    int status = 0;
+
+    /* It is our child: wait for it to stop, not to end */
+    g_assert_cmpint(waitpid(qtest_pid(who), &status, WUNTRACED), ==,
+                    qtest_pid(who));
+    g_assert(WIFSTOPPED(status));
 }
 
 static bool has_figure(QTestState *who, const char *member)

@@ -64,6 +64,9 @@ void redirect_wait_relayed(QTestState *old, const char *status);
 /* redirect_wait_error: wait until query-migrate shows why one failed */
 void redirect_wait_error(QTestState *who);
 
+/* redirect_wait_stopped: wait until it has come to a fault point "=stop" */
+void redirect_wait_stopped(QTestState *who);
+
 /* redirect_wait_figure: wait until a figure is there, and not 0 */
 void redirect_wait_figure(QTestState *who, const char *member);
 

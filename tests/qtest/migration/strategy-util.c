@@ -59,8 +59,12 @@ void strategy_speed(StrategyGuests *g, int64_t bandwidth, int64_t downtime)
 
 void strategy_listen(StrategyGuests *g, QTestState *who)
 {
-    migrate_incoming_qmp(who, "tcp:127.0.0.1:0", NULL,
-                         "{ 'exit-on-error': false }");
+    static unsigned number;
+    g_autofree char *uri = g->setup.unix_sockets ?
+        g_strdup_printf("unix:%s/incoming-%u", migration_get_env()->tmpfs,
+                        number++) : g_strdup("tcp:127.0.0.1:0");
+
+    migrate_incoming_qmp(who, uri, NULL, "{ 'exit-on-error': false }");
 }
 
 static void set_up_destination(StrategyGuests *g)

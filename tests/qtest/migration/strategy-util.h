@@ -30,6 +30,7 @@ typedef struct StrategySetup {
     bool preempt;               /* postcopy-preempt as well */
     bool pause;                 /* pause-before-switchover as well */
     bool xbzrle;                /* likewise */
+    bool unix_sockets;          /* destinations listen there, not on tcp */
     bool no_vga;                /* nothing but zero pages is in its memory */
     void (*set_up)(QTestState *who, bool source);       /* the rest, or NULL */
     bool stopped;               /* the guest is stopped: it writes nothing */
@@ -180,6 +181,7 @@ void strategy_add_redirect_refusals(void);
 void strategy_add_redirect_faults(void);
 void strategy_add_redirect_hangs(void);
 void strategy_add_redirect_figures(void);
+void strategy_add_redirect_cancel(void);
 void strategy_add_split(void);
 
 #endif
