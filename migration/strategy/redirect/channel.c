@@ -18,6 +18,7 @@
 #include "qapi/error.h"
 #include "qapi/qapi-visit-sockets.h"
 #include "qemu/bswap.h"
+#include "qemu/cutils.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/thread.h"
@@ -78,11 +79,20 @@ static void handshake_ended(QIOTask *task, gpointer opaque)
     qio_task_propagate_error(task, &c->err);
 }
 
+/* An IPv4 address may be written as one of IPv6 */
+static const char *bare_host(const SocketAddress *a)
+{
+    const char *host = a->u.inet.host;
+
+    strstart(host, "::ffff:", &host);
+    return host;
+}
+
 static bool same_inet(const SocketAddress *a, const SocketAddress *b)
 {
     return a->type == SOCKET_ADDRESS_TYPE_INET &&
            b->type == SOCKET_ADDRESS_TYPE_INET &&
-           g_str_equal(a->u.inet.host, b->u.inet.host) &&
+           g_str_equal(bare_host(a), bare_host(b)) &&
            g_str_equal(a->u.inet.port, b->u.inet.port);
 }
 

@@ -254,7 +254,10 @@ static void test_alias(void)
         .percent = 50, .mode = "hybrid", .switch_reason = "passes",
         .preempt = true
     };
-    g_autofree char *uri = NULL, *alias = NULL;
+    static const char *const names[] = {
+        "localhost", "127.1", "[::ffff:127.0.0.1]"
+    };
+    g_autofree char *uri = NULL;
     const char *port;
     RedirectGuests r;
 
@@ -264,8 +267,11 @@ static void test_alias(void)
     uri = migrate_get_connect_uri(r.g.to);
     port = strrchr(uri, ':');
     g_assert(g_str_has_prefix(uri, "tcp:127.0.0.1:"));
-    alias = g_strdup_printf("tcp:localhost%s", port);
-    redirect_refused(&r, alias, "goes there already");
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        g_autofree char *alias = g_strdup_printf("tcp:%s%s", names[i], port);
+
+        redirect_refused(&r, alias, "goes there already");
+    }
     strategy_speed(&r.g, STRATEGY_FAST, STRATEGY_NOTHING_FITS);
     strategy_wait_status(r.g.from, "completed");
     redirect_finish(&r);
