@@ -223,6 +223,41 @@ static void test_twice(void)
     redirect_finish(&r);
 }
 
+/* Over unix sockets, the relay next to where the new destination listens */
+static void test_unix(void)
+{
+    static const StrategySetup setup = {
+        .strategy = "{ 'redirectable': true }",
+        .unix_sockets = true,
+        .stopped = true,
+        .bandwidth = STRATEGY_MEDIUM,
+    };
+    g_autofree char *uri = NULL, *path = NULL;
+    RedirectGuests r;
+
+    if (!redirect_start(&r, &setup, 2, NULL)) {
+        return;
+    }
+    uri = migrate_get_connect_uri(r.host[1]);
+    g_assert(g_str_has_prefix(uri, "unix:"));
+    path = g_strdup_printf("%s.relay", uri + strlen("unix:"));
+    strategy_migrate(&r.g);
+    strategy_wait_sent(r.g.from, 50);
+    strategy_speed(&r.g, CRAWL, STRATEGY_NOTHING_FITS);
+    migrate_set_parameter_int(r.host[0], "max-bandwidth", 1000);
+    redirect_order(&r, 1);
+    g_assert(g_file_test(path, G_FILE_TEST_EXISTS));
+    migrate_set_parameter_int(r.host[0], "max-bandwidth", 0);
+    redirect_wait_relayed(r.host[0], "completed");
+    strategy_speed(&r.g, STRATEGY_FAST, STRATEGY_ALL_FITS);
+    strategy_wait_status(r.g.from, "completed");
+    check_source(&r, 1);
+    check_destination(&r);
+    check_stopped(&r, 50);
+    redirect_finish(&r);
+    g_assert(!g_file_test(path, G_FILE_TEST_EXISTS));
+}
+
 /* To another destination and back to the first one */
 static void test_back(void)
 {
@@ -339,6 +374,7 @@ void strategy_add_redirect(void)
         qtest_add_data_func(path, &tests[i], test_redirect);
     }
     qtest_add_func("/migration/strategy/redirect/twice", test_twice);
+    qtest_add_func("/migration/strategy/redirect/unix", test_unix);
     qtest_add_func("/migration/strategy/redirect/back", test_back);
     qtest_add_func("/migration/strategy/redirect/alias", test_alias);
     qtest_add_func("/migration/strategy/redirect/old-again", test_old_again);
