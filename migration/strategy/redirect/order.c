@@ -7,6 +7,7 @@
 #include "qemu/cutils.h"
 #include "qemu/thread.h"
 #include "qemu/timer.h"
+#include "migration/migration-stats.h"
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/savevm.h"
