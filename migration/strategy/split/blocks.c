@@ -123,6 +123,26 @@ static bool check_sizes(const RamSplit *config, uint64_t total,
     return true;
 }
 
+/*
+ * Management software resets tls-creds for a migration that is not encrypted.
+ * Who named the certificate of a memory host wants its link to be.
+ */
+static bool check_tls(const RamSplit *config, Error **errp)
+{
+    for (RamMemoryHostList *h = config->memory_hosts; h; h = h->next) {
+        const char *name = h->value->tls_hostname;
+
+        if (name && *name && !migrate_tls()) {
+            error_setg(errp, "tls-hostname '%s' of memory host %s asks for "
+                       "TLS, and this migration has none: set tls-creds "
+                       "(virsh migrate --tls), or set tls-hostname to ''",
+                       name, h->value->uri);
+            return false;
+        }
+    }
+    return true;
+}
+
 bool split_check(const RamSplit *config, Error **errp)
 {
     g_autofree SplitSourceBlock *blocks = NULL;
@@ -139,6 +159,9 @@ bool split_check(const RamSplit *config, Error **errp)
         error_setg(errp, "split memory does not work with devices that pin "
                    "the guest's memory, such as VFIO and vDPA: unplug them, "
                    "or switch split off");
+        return false;
+    }
+    if (!check_tls(config, errp)) {
         return false;
     }
     blocks = split_blocks_find(&n, &unmanaged, errp);

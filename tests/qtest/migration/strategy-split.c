@@ -715,6 +715,9 @@ static const Refusal refusals[] = {
       "  { 'uri': 'unix:/x', 'capacity': 8388608 },"
       "  { 'uri': 'unix:/y', 'capacity': 8388608 } ] } }", NULL, SOCKET,
       "less than this VM's RAM" },
+    { "{ 'split': { 'main-memory': 67108864, 'memory-hosts': ["
+      "  { 'uri': 'unix:/x', 'tls-hostname': 'mem1' } ] } }", NULL, SOCKET,
+      "asks for TLS" },
     { "{ 'mode': 'auto', 'split': { 'main-memory': 67108864, " HOST " } }",
       "postcopy-ram", SOCKET, "'auto'" },
     { "{ 'redirectable': true, "
