@@ -4,10 +4,8 @@
 """
 The recipes for libvirt do what they say, each run as the document has it
 
-docs/devel/migration/strategies-libvirt.rst is where the commands are; here is
-what must be true then: the domain runs on the right host with the definition
-that it had, libvirt's events and figures tell so, and the guest finds all of
-its memory.  The same with Debian 12's libvirt and that of its backports.
+lib/recipes.py has what must be true then.  The same with Debian 12's libvirt
+and that of its backports.
 """
 
 from contextlib import contextmanager
@@ -16,152 +14,23 @@ from pathlib import Path
 import re
 import shlex
 import sys
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
-import xml.etree.ElementTree as ElementTree
+from typing import Callable, Iterator, List
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 # pylint: disable=wrong-import-position
-from lib import libvirt, memhost, paths, scenario  # noqa: E402
-from lib.guest import Load  # noqa: E402
+from lib import libvirt, scenario  # noqa: E402
 from lib.hosts import Host  # noqa: E402
-from lib.libvirt import DOMAIN, Libvirt, Site  # noqa: E402
+from lib.libvirt import DOMAIN, Site  # noqa: E402
+from lib.recipes import (DOCUMENT, RECIPES, add_cases,  # noqa: E402
+                         check_moved, check_stayed, events, hardware, limit,
+                         moves, number, recipe)
 from lib.tap import Skip, Tap, check, check_equal, note  # noqa: E402
 
 tap = Tap()
 
-DOCUMENT = paths.REPO / 'docs/devel/migration/strategies-libvirt.rst'
 # Of the whole machine, hosts are not told apart in it
 USERFAULTFD = Path('/proc/sys/vm/unprivileged_userfaultfd')
-Versions = Callable[[], Libvirt]
-
-
-def recipes() -> Dict[str, str]:
-    """The shell commands of the document by their names"""
-    text = DOCUMENT.read_text('utf-8')
-    return {name: re.sub(r'^  ', '', block, flags=re.M)
-            for name, block in re.findall(
-                r'^\.\. test: (\S+)\n\.\. code-block:: shell\n\n'
-                r'((?:  .*\n)+)', text, re.M)}
-
-
-RECIPES = recipes()
-
-
-def recipe(name: str) -> List[str]:
-    """A command that runs it"""
-    return ['bash', '-e', '-u', '-c', RECIPES[name]]
-
-
-def site_of(version: Versions, run: Callable[[Site], None]) -> Site:
-    """As many hosts as the case wants, and its guest on the first of them"""
-    load: Load = run.load                   # type: ignore[attr-defined]
-    return Site(version(), scenario.our_binary(), load, scenario.MEMORY,
-                getattr(run, 'hosts', 2), getattr(run, 'user', 'root'),
-                getattr(run, 'install', lambda host: None))
-
-
-def limit(site: Site) -> None:
-    """As domains have it that share a network"""
-    site.hosts[0].run('virsh', 'migrate-setspeed', DOMAIN,
-                      str(scenario.BANDWIDTH))
-
-
-def hardware(definition: ElementTree.Element) -> str:
-    """What of a definition must not change on the way"""
-    definition.attrib.pop('id', None)
-    for parent in list(definition.iter()):
-        for child in list(parent):
-            if child.tag in ('alias', 'seclabel', 'resource'):
-                parent.remove(child)
-    return ElementTree.canonicalize(
-        ElementTree.tostring(definition, encoding='unicode'),
-        strip_text=True)
-
-
-def events(host: Host) -> List[str]:
-    """The domain's lifecycle on @host"""
-    return re.findall(r"event 'lifecycle' for domain '?\S*?'?: (.*)",
-                      host.log('events'))
-
-
-def number(job: Dict[str, str], name: str) -> float:
-    """A figure of domjobinfo"""
-    check(name in job, f'domjobinfo has no "{name}": {job}')
-    return float(job[name].split()[0])
-
-
-def check_job(site: Site, host: Host, postcopy: bool, delta: bool) -> None:
-    """libvirt's figures are sane; it forgets them once they are read"""
-    job = site.job(host, '--completed')
-    note(str(job))
-    check_equal(job.get('Job type'), 'Completed', 'job type')
-    check_equal(job.get('Operation'), 'Outgoing migration', 'operation')
-    check(job['Memory processed'].endswith('MiB')
-          and number(job, 'Memory processed') > scenario.FILL,
-          f'less memory than the guest filled: {job}')
-    check(number(job, 'Memory total') >= scenario.MEMORY,
-          f'less memory than the guest has: {job}')
-    check_equal(number(job, 'Memory remaining'), 0, 'memory that remains')
-    # A switch to post-copy can take less than 1 ms, which virsh leaves out
-    if not postcopy or 'Total downtime' in job:
-        check(0 <= number(job, 'Total downtime')
-              <= number(job, 'Time elapsed'), f'downtime: {job}')
-    if not postcopy:
-        check_equal(number(job, 'Postcopy requests'), 0, 'page requests')
-    check_equal('Compression cache' in job, delta, 'delta was used')
-
-
-def check_moved(site: Site, before: str, postcopy: bool,
-                left: str = 'shut off (migrated)', delta: bool = False,
-                hosts: Optional[Tuple[Host, Host]] = None) -> None:
-    """
-    It runs on the second host, unharmed and unchanged
-
-    @hosts: where it was and where it went, if not the first two
-    """
-    first, second = hosts or site.hosts[:2]
-    check_equal(site.state(second), 'running (migrated)', second.name)
-    check_equal(site.state(first), left, first.name)
-    check_equal(hardware(site.xml(second)), before, 'definition')
-    site.is_on(second)
-    site.guest.wait_beats(2)
-    check_equal(site.guest.verify().total, 0,
-                f'pages found wrong: {site.guest.wrong_lines}')
-    site.wait('event that it left',
-              lambda: 'Stopped Migrated' in events(first))
-    want = 'Resumed Post-copy' if postcopy else 'Resumed Migrated'
-    site.wait(f'event "{want}"', lambda: want in events(second))
-    check_equal(events(second)[0], 'Started Migrated', 'first event there')
-    check_equal('Suspended Post-copy' in events(first), postcopy,
-                f'switched to post-copy, by {events(first)}')
-    if left == 'shut off (migrated)':
-        check_job(site, first, postcopy, delta)
-
-
-def check_stayed(site: Site, strategy: Dict[str, object]) -> None:
-    """It runs where it did, unharmed, and still has its strategy"""
-    first, second = site.hosts[:2]
-    check_equal(site.state(first), 'running (booted)', 'at host1')
-    site.wait('end of the domain at host2',
-              lambda: site.state(second) == 'none')
-    have = site.qmp(first, 'query-migrate-parameters')['strategy']
-    check_equal({name: have[name] for name in strategy}, strategy, 'strategy')
-    check_equal(site.guest.verify().total, 0,
-                f'pages found wrong: {site.guest.wrong_lines}')
-
-
-def moves(name: str, load: Load, postcopy: bool) -> Callable[[Site], None]:
-    """A recipe after which the domain is at the second host"""
-    def run(site: Site) -> None:
-        limit(site)
-        before = hardware(site.xml(site.hosts[0]))
-        # The human monitor's errors are no failures of virsh.
-        check_equal(site.hosts[0].run(*recipe(name)).strip(), '',
-                    'what the recipe prints')
-        check_moved(site, before, postcopy, delta=name == 'delta')
-    run.load = load                         # type: ignore[attr-defined]
-    return run
 
 
 def says(site: Site, text: str) -> Callable[[], bool]:
@@ -290,68 +159,6 @@ def persistent(site: Site) -> None:
 
 
 persistent.load = scenario.IDLE             # type: ignore[attr-defined]
-
-
-def memory_host(site: Site, host: Host) -> Callable[..., str]:
-    """Have qemu-memserver run there; a function that asks it"""
-    program = str(memhost.program(site.binary))
-
-    def ask(*options: str) -> str:
-        return host.run(program, '--status', 'tcp:localhost:7001', *options,
-                        check=False)
-
-    daemon = host.daemon('memserver', program, '--listen', 'tcp:0.0.0.0:7001',
-                         '--max-memory', f'{scenario.MEMORY}M')
-    site.wait('memory host', lambda: daemon.poll() is not None
-              or 'sessions' in ask('--json'))
-    return ask
-
-
-def split(site: Site) -> None:
-    """A part of its memory is elsewhere, libvirt none the wiser; gathered"""
-    limit(site)
-    first, second, third = site.hosts
-    ask = memory_host(site, third)
-    before = hardware(site.xml(first))
-    local = scenario.MEMORY * 2 // 5
-    said = first.run('bash', '-e', '-u', '-c',
-                     RECIPES['split'].replace('=4G', f'={local}M'))
-    check_equal(said.strip(), '', 'what the recipe prints')
-    check_moved(site, before, False)
-
-    have = site.qmp(second, 'query-remote-memory')
-    note(str({name: value for name, value in have.items()
-              if name != 'hosts'}))
-    check_equal(have['state'], 'attached', 'remote memory')
-    check_equal(have['main-memory'], local << 20, 'main-memory')
-    next_time = site.qmp(second, 'query-migrate-parameters')['strategy']
-    check('split' not in next_time, f'the next migration: {next_time}')
-    check(have['remote'] > 0, 'no memory is elsewhere')
-    check('tcp:host3:7001: up' in second.run(*recipe('split-watch')),
-          'what the human monitor says')
-    check_equal(len(json.loads(ask('--json'))['sessions']), 1, 'sessions')
-    for _ in range(2):
-        check_equal(site.guest.verify().total, 0,
-                    f'pages found wrong: {site.guest.wrong_lines}')
-        site.guest.wait_beats(2)
-
-    for words in (('migrate', '--live', DOMAIN, 'qemu+tls://host1/system'),
-                  ('save', DOMAIN, '/run/guest1.saved')):
-        said = second.run('virsh', *words, check=False)
-        check('bring it home' in said, f'virsh {words[0]}: {said}')
-        check(site.state(second).startswith('running'), 'it runs on')
-
-    check_equal(second.run(*recipe('split-gather')).strip(), '',
-                'what the recipe prints')
-    site.wait('all memory at home', lambda: 'remote memory: none' in
-              second.run(*recipe('split-watch')))
-    check_equal(json.loads(ask('--json'))['sessions'], [], 'sessions')
-    check_equal(site.guest.verify().total, 0,
-                f'pages found wrong: {site.guest.wrong_lines}')
-
-
-split.load = scenario.LIGHT                 # type: ignore[attr-defined]
-split.hosts = 3                             # type: ignore[attr-defined]
 
 
 def onward(site: Site) -> None:
@@ -501,7 +308,6 @@ CASES = (
     ('encrypted', moves('tls', scenario.HEAVY, True), ('installed',)),
     ('delta', moves('delta', scenario.SPARSE, False), ('installed',)),
     ('the definition moves, too', persistent, ()),
-    ('split memory, and gathered', split, ('installed',)),
     ('on to a third host', onward, ()),
     ('redirected past libvirt', redirected, ('installed',)),
     ('what libvirt has started is not redirected', not_redirected, ()),
@@ -513,32 +319,20 @@ CASES = (
 )
 
 
-def add(title: str, run: Callable[[Site], None], version: Versions,
-        full: bool) -> None:
-    """The test of a case with one libvirt"""
-    def test() -> None:
-        with site_of(version, run) as site:
-            note(f'libvirt {site.version()}')
-            run(site)
-    tap.add(f'{title} ({version.__name__} libvirt)', test, full)
-
-
 @tap.test('every recipe of the document is run by one of these tests')
 def all_run() -> None:
-    here = Path(__file__).read_text('utf-8')
+    here = ''.join(path.read_text('utf-8') for path
+                   in Path(__file__).parent.glob('test_*.py'))
     check(len(RECIPES) > 10, f'recipes: {sorted(RECIPES)}')
     check_equal(DOCUMENT.read_text('utf-8').count('code-block:: shell'),
                 len(RECIPES), 'blocks of shell commands')
     for name in RECIPES:
-        check(f"recipe('{name}')" in here or f"moves('{name}'" in here
-              or f"RECIPES['{name}']" in here,
+        check(re.search(rf"(recipe\(|moves\(|RECIPES\[|MemoryHost\(.*|name: "
+                        rf"str = )'{name}'", here),
               f'recipe {name} is not run')
 
 
-for version_of in (libvirt.installed, libvirt.backported):
-    for case_title, case_run, short in CASES:
-        add(case_title, case_run, version_of,
-            version_of.__name__ not in short)
+add_cases(tap, CASES)
 
 
 if __name__ == '__main__':
