@@ -243,7 +243,7 @@ static void test_unix(void)
     path = g_strdup_printf("%s.relay", uri + strlen("unix:"));
     strategy_migrate(&r.g);
     strategy_wait_sent(r.g.from, 50);
-    strategy_speed(&r.g, CRAWL, STRATEGY_NOTHING_FITS);
+    strategy_speed(&r.g, STRATEGY_CRAWL, STRATEGY_NOTHING_FITS);
     migrate_set_parameter_int(r.host[0], "max-bandwidth", 1000);
     redirect_order(&r, 1);
     g_assert(g_file_test(path, G_FILE_TEST_EXISTS));
