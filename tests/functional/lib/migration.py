@@ -231,6 +231,24 @@ class Migration:
         self.wait_for(f'state {" or ".join(states)}', test, timeout)
         return next(state for state in self.states if state in states)
 
+    def wait_postcopy(self) -> None:
+        """
+        Wait until the guest runs at the destination
+
+        The state comes first: until the source has stopped it, the guest goes
+        on there, and what it is told at the destination before that has loaded
+        the serial line's state is lost.
+        """
+        self.wait_state('postcopy-active')
+        deadline = time.monotonic() + PATIENCE
+        while self.destination.status() != 'running':
+            if time.monotonic() > deadline:
+                raise MigrationError(f'{self.settings.name}: the guest does '
+                                     'not run at the destination: '
+                                     f'{self.destination.migration()}')
+            self._take_of_destination(0.1)
+        self.guest.runs_in(self.destination)
+
     def wait_pass(self, count: int, timeout: float = PATIENCE) -> None:
         """Wait until pass @count of pre-copy begins"""
         self.wait_for(f'pass {count}', lambda: self.passes >= count, timeout)

@@ -27,7 +27,7 @@ from typing import Any, Dict, Tuple
 from lib import scenario
 from lib.guest import Load
 from lib.machines import Machines
-from lib.migration import Migration, Settings
+from lib.migration import Migration, MigrationError, Settings
 from lib.strategy import Report, Strategy
 from lib.vm import VM
 
@@ -41,6 +41,7 @@ CPUS = {True: 'qemu64,kvm-asyncpf=on,kvm-asyncpf-int=on',
 # KVM does not halt a vCPU that may halt without KVM seeing it
 STANDS_STILL = ('-overcommit', 'cpu-pm=on')
 THREADS = 4
+PAGES_PER_MIB = 256
 # MiB
 MEMORY = 192
 NO_NODELAY = '/lab/no-nodelay.so'
@@ -57,6 +58,26 @@ def _notices(machine: VM) -> int:
 
 def _requests(migration: Migration) -> int:
     return int(migration.source.migration()['ram']['postcopy-requests'])
+
+
+def _check_window(migration: Migration, pages: int, requests: int) -> None:
+    """
+    In the window that was measured, each page was touched for the first time
+    since the guest is at the destination, and had to be asked for
+    """
+    guest = migration.guest
+    touched = guest.wait_beats(1).ops
+    boots = sum('guest: ready ' in line for line in guest.lines)
+    answer = migration.source.migration()
+    if (touched == pages <= requests and boots == 1
+            and answer['status'] == 'postcopy-active'):
+        return
+    raise MigrationError(
+        f'the threads touched {touched} of {pages} pages and {requests} were '
+        f'asked for meanwhile, the guest booted {boots} times; states '
+        f'{migration.states}, the source says {answer}, the destination '
+        f'{migration.destination.migration()}, the guest '
+        f'{guest.lines[-8:]}')
 
 
 def _cpu_ticks() -> Tuple[int, int]:
@@ -124,12 +145,12 @@ def measure(async_pf: bool, size: int, delay_us: int, mbit: float = 1000,
         there = room.expect(host=link.hosts[1])
         migration = Migration(source, there, room.guest, how)
         migration.start()
-        migration.wait_state('postcopy-active')
-        room.guest.runs_in(there)
+        migration.wait_postcopy()
+        # What it takes to obey is there before it counts
         room.guest.wait_beats(4)
+        room.guest.set(beat=2000)
         before = _notices(there)
         asked = _requests(migration)
-        room.guest.set(beat=2000)
         work = Work(source, there)
         room.guest.set(PATIENCE, load=1)
         room.guest.command('rest', PATIENCE)
@@ -138,12 +159,14 @@ def measure(async_pf: bool, size: int, delay_us: int, mbit: float = 1000,
         report = Report.of(there.migration())
         assert report
         requests = _requests(migration) - asked
+        notices = _notices(there) - before
+        _check_window(migration, size * PAGES_PER_MIB, requests)
         figures = {
             'total_ms': seconds * 1000,
             'page_us': seconds * 1e6 / requests,
             **shares,
             'requests': requests,
-            'notices': _notices(there) - before,
+            'notices': notices,
             'in_flight': report.requests_peak,
         }
         room.guest.set(beat=load.beat)
