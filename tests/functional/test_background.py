@@ -60,8 +60,7 @@ def begin(room: Machines) -> Migration:
     migration = Migration(room.start(), room.expect(), room.guest,
                           DEMAND_ONLY)
     migration.start()
-    migration.wait_state('postcopy-active')
-    room.guest.runs_in(migration.destination)
+    migration.wait_postcopy()
     room.guest.wait_beats(2)
     return migration
 
@@ -169,14 +168,14 @@ def works() -> None:
           full=True)
 def hybrid() -> None:
     how = Settings('hybrid', Strategy('hybrid', passes=1, background=False),
-                   ['postcopy-ram'], bandwidth=scenario.BANDWIDTH)
+                   ['postcopy-ram'], bandwidth=scenario.BANDWIDTH,
+                   downtime_limit=0)
     # All of its working set is dirty at the end of the pass.
     load = Load(fill=scenario.FILL, ws=64, rate=scenario.BANDWIDTH)
     with Machines(scenario.our_binary(), load, scenario.MEMORY) as room:
         migration = Migration(room.start(), room.expect(), room.guest, how)
         migration.start()
-        migration.wait_state('postcopy-active')
-        room.guest.runs_in(migration.destination)
+        migration.wait_postcopy()
         room.guest.set(load=0)
         settle(room, migration)
         check_waits(migration)
@@ -192,8 +191,7 @@ def off_and_on() -> None:
                   scenario.MEMORY) as room:
         migration = Migration(room.start(), room.expect(), room.guest, how)
         migration.start()
-        migration.wait_state('postcopy-active')
-        room.guest.runs_in(migration.destination)
+        migration.wait_postcopy()
         migration.source.cmd('migrate-set-parameters',
                              Strategy(background=False).arguments())
         settle(room, migration)
