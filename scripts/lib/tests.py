@@ -32,7 +32,7 @@ def runnable(kind):
         timeout = re.search(r'^# timeout: (\d+)$', head, re.M)
         slow = re.search(r'^# slow$', head, re.M)
         yield (f"{os.path.relpath(path, REPO)} "
-               f"{timeout.group(1) if timeout else 300} "
+               f"{timeout.group(1) if timeout else 900} "
                f"{'slow' if slow else 'quick'}")
 
 

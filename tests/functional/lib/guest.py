@@ -23,8 +23,9 @@ from typing import Callable, Dict, List, NamedTuple, Optional, TypeVar
 from .vm import VM
 
 
-# A guest under TCG on a busy host may take this long to boot or to verify
-PATIENCE = 120.0
+# Longer than a guest under TCG takes to boot or to verify on a host that
+# leaves it hardly any time: only what hangs gets there
+PATIENCE = 300.0
 KEPT_LINES = 400
 
 _T = TypeVar('_T')
