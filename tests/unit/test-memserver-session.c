@@ -255,7 +255,7 @@ static void *neighbour_main(void *opaque)
 /* Whoever waits for writers holds up that session only */
 static void check_drain(bool end)
 {
-    int64_t give_up = g_get_monotonic_time() + 30 * G_USEC_PER_SEC;
+    int64_t give_up = g_get_monotonic_time() + 300 * G_USEC_PER_SEC;
     Waiting w = { .end = end }, neighbour = { 0 };
     PageLinkFault fault;
     MsSession *s;
