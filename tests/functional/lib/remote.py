@@ -17,6 +17,8 @@ from .vm import QMPDict, VM
 
 PATIENCE = 180.0
 PAGE = 4096
+# Of wait_stuck(); all together are much shorter than what loses a memory host
+STUCK_LOOKS = 12
 
 
 class RemoteError(Exception):
@@ -55,17 +57,24 @@ def wait_event(machine: VM, status: str, timeout: float = PATIENCE,
 
 
 def wait_stuck(machine: VM, timeout: float = PATIENCE) -> None:
-    """Wait until somebody waits for a page, and nothing else happens"""
+    """
+    Wait until somebody waits for a page, and nothing else happens
+
+    Which is so when nothing has changed in many looks: on a busy machine, a
+    page that comes may take some time as well.
+    """
     deadline = time.monotonic() + timeout
-    before: QMPDict = {}
-    while True:
-        now = query(machine)
-        if now['waiting'] and now['faults'] == before.get('faults'):
-            return
+    before: Any = None
+    looks = 0
+    while looks < STUCK_LOOKS:
+        said = query(machine)
+        now = [said['faults'], said['resident'], said['remote'],
+               *(host['fetched'] for host in said['hosts'])]
+        looks = looks + 1 if said['waiting'] and now == before else 0
         if time.monotonic() > deadline:
-            raise RemoteError(f'nobody waits for a page: {now}')
+            raise RemoteError(f'nobody waits for a page: {said}')
         before = now
-        time.sleep(0.3)
+        time.sleep(0.2)
 
 
 def gather(machine: VM) -> None:
@@ -104,6 +113,19 @@ def paged_rss(machine: VM) -> int:
     return sum(one.rss for one in mappings(machine) if one.userfault)
 
 
+def wait_resident(machine: VM, limit: int,
+                  timeout: float = PATIENCE) -> None:
+    """Wait until what is here is below a new, lower main-memory"""
+    deadline = time.monotonic() + timeout
+    while True:
+        said = query(machine)
+        if said['unmanaged'] + said['resident'] + said['staged'] <= limit:
+            return
+        if time.monotonic() > deadline:
+            raise RemoteError(f'more than {limit} bytes stay here: {said}')
+        time.sleep(0.1)
+
+
 def status_bytes(machine: VM, field: str) -> int:
     """What /proc says of the VM's process, such as VmRSS"""
     text = Path(f'/proc/{machine.get_pid()}/status').read_text('ascii')
@@ -140,4 +162,4 @@ def info(machine: VM) -> Dict[str, Any]:
 
 __all__ = ['PAGE', 'RemoteError', 'gather', 'info', 'leftovers', 'mappings',
            'paged_rss', 'query', 'status_bytes', 'wait_event', 'wait_for',
-           'wait_stuck']
+           'wait_resident', 'wait_stuck']
