@@ -24,7 +24,7 @@ from lib.hosts import Host  # noqa: E402
 from lib.libvirt import DOMAIN, Site  # noqa: E402
 from lib.recipes import (DOCUMENT, RECIPES, add_cases,  # noqa: E402
                          check_moved, check_stayed, events, hardware, limit,
-                         moves, number, recipe)
+                         moves, nothing_fits, number, recipe)
 from lib.tap import Skip, Tap, check, check_equal, note  # noqa: E402
 
 tap = Tap()
@@ -71,6 +71,7 @@ def auto(site: Site) -> None:
     check_stayed(site, {'mode': 'auto'})
 
     limit(site)
+    nothing_fits(site, first)
     process = first.begin(*recipe('auto'))
     check_equal(site.finish(process), ('', 0), 'virsh migrate')
     check_moved(site, before, True)
@@ -104,6 +105,7 @@ def unprivileged(site: Site) -> None:
     """QEMU's user has no leave for post-copy, then it is given"""
     limit(site)
     first, second = site.hosts
+    nothing_fits(site, first)
     before = hardware(site.xml(first))
     check_equal(site.user(first), libvirt.USER, 'who runs QEMU')
     with as_found():
@@ -168,6 +170,7 @@ def onward(site: Site) -> None:
                                    ('shut off (migrated)', 'none')):
         first.run('virsh', 'migrate-setspeed', DOMAIN,
                   str(scenario.BANDWIDTH))
+        nothing_fits(site, first)
         before = hardware(site.xml(first))
         check('"mode":"precopy"' in first.run(*recipe('there')),
               f'the strategy came along to {first.name}')
@@ -208,6 +211,8 @@ def redirected(site: Site) -> None:
     first.run(*recipe('redirect-start'))
     site.wait('half of the data', lambda: site.qmp(first, 'query-migrate').get(
         'ram', {}).get('transferred', 0) > scenario.FILL << 19)
+    # So slow that the order comes before the end
+    site.qmp(first, 'migrate-set-parameters', **{'max-bandwidth': 1 << 20})
     check_equal(site.state(first), 'running (booted)', 'while it goes on')
     said = first.run(*recipe('redirect-order'))
     check_equal(json.loads(said).get('return'), {}, f'the order: {said}')

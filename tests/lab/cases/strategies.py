@@ -25,6 +25,9 @@ NO_MANUAL_PROTECT = '/lab/no-manual-protect.so'
 LOAD = Load(fill=32, ws=16, load=0)
 # MiB/s
 BANDWIDTH = 8
+# ms of downtime: what an idle guest dirties fits, however slow this host is.
+# And to a heavy one nothing is allowed, however little it writes there.
+AMPLE = 2000
 
 
 class Hop(NamedTuple):
@@ -37,6 +40,7 @@ def _hop(name: str, mode: Optional[str], heavy: bool,
          capabilities: List[str], **parameters: Any) -> Hop:
     return Hop(Settings(name, Strategy(mode) if mode else None, capabilities,
                         bandwidth=BANDWIDTH if heavy else 0,
+                        downtime_limit=0 if heavy else AMPLE,
                         transport='tcp', parameters=parameters), heavy)
 
 
