@@ -81,7 +81,8 @@ def _ahead(results: Results, row: str) -> Verdict:
     ratio = results.ratio(row, row, 'pager', 'fifo')
     return Verdict(f'{row}: hits at least as often as FIFO',
                    None if ratio is None else ratio >= 1,
-                   'not measured' if ratio is None else f'{ratio:.3f} x')
+                   'not measured' if ratio is None else f'{ratio:.3f} x',
+                   (row,))
 
 
 def make(options: argparse.Namespace) -> Suite:

@@ -328,7 +328,8 @@ def _small(results: Results, row: str) -> Verdict:
     ratio = results.ratio(row, row, 'resident', 'main_memory')
     return Verdict(f'{row}: resident at most {OVERHEAD:g} x main-memory',
                    None if ratio is None else ratio <= OVERHEAD,
-                   'not measured' if ratio is None else f'{ratio:.3f} x')
+                   'not measured' if ratio is None else f'{ratio:.3f} x',
+                   (row,))
 
 
 def judge(results: Results) -> List[Verdict]:

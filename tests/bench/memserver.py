@@ -247,11 +247,13 @@ def verdicts(results: Results) -> List[Verdict]:
         found.append(results.at_most(f'{key} of one page, against memcached',
                                      'memserver one page',
                                      'memcached one value', key, 1))
-    memory = results.median('memserver memory', 'memory')
+    row = 'memserver memory'
+    memory = results.median(row, 'memory')
     found.append(Verdict(
         f'memory for a page, at 1 GiB: less than {OVERHEAD:.0%} more',
         None if memory is None else memory < PAGE * (1 + OVERHEAD),
-        'not measured' if memory is None else f'{memory / PAGE - 1:.2%}'))
+        'not measured' if memory is None else f'{memory / PAGE - 1:.2%}',
+        (row,)))
     return found
 
 

@@ -220,7 +220,8 @@ def _near_ideal(results: Results, topology: Topology,
     ratio = results.ratio(row, row, 'time_ms', 'ideal_ms')
     return Verdict(f'{row}: time at most {NEAR_IDEAL:g} x the ideal',
                    None if ratio is None else ratio <= NEAR_IDEAL,
-                   'not measured' if ratio is None else f'{ratio:.3f} x')
+                   'not measured' if ratio is None else f'{ratio:.3f} x',
+                   (row,))
 
 
 def _few_bytes(results: Results, topology: Topology, share: float,
@@ -231,10 +232,10 @@ def _few_bytes(results: Results, topology: Topology, share: float,
     claim = (f'{row}: A sends at most (1 - f) RAM + dirtied + '
              f'{MORE_BYTES:.0%} of RAM')
     if have is None or dirtied is None or went is None:
-        return Verdict(claim, None, 'not measured')
+        return Verdict(claim, None, 'not measured', (row,))
     most = (1 - went + MORE_BYTES) * memory * MIB + dirtied
     return Verdict(claim, have <= most,
-                   f'{have / MIB:.0f} of {most / MIB:.0f} MiB')
+                   f'{have / MIB:.0f} of {most / MIB:.0f} MiB', (row,))
 
 
 def judge(memory: int) -> Callable[[Results], List[Verdict]]:

@@ -55,7 +55,7 @@ def render(suite: Suite, outcome: Outcome) -> str:
     lines = [table.render([head[n] for n in used],
                           [[row[n] for n in used] for row in rows]), '',
              *suite.notes, '']
-    verdicts = suite.verdicts(outcome.results)
+    verdicts = suite.judge(outcome.results)
     lines += [f'{MARKS[verdict.reached]}: {verdict.claim} '
               f'({verdict.measured})' for verdict in verdicts]
     lines += _noise(outcome)
@@ -131,7 +131,7 @@ class Folder:
             'rows': {name: _figures(suite, result)
                      for name, result in outcome.results.items()},
             'verdicts': [vars(verdict)
-                         for verdict in suite.verdicts(outcome.results)],
+                         for verdict in suite.judge(outcome.results)],
             'notes': list(suite.notes),
             'plots': [plot.spec() for plot in suite.plots],
             'unavailable': outcome.unavailable,

@@ -20,10 +20,15 @@ Figures = Mapping[str, Figure]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a figure that was promised was reached"""
+    """
+    Whether a figure that was promised was reached
+
+    @rows: those that it is about
+    """
     claim: str
     reached: Optional[bool]     # None: not measured
     measured: str
+    rows: Sequence[str] = ()
 
 
 class Result:
@@ -63,6 +68,11 @@ class Result:
 class Results(Dict[str, Result]):
     """The results of a run's rows by their names"""
 
+    def chosen(self, verdicts: List[Verdict]) -> List[Verdict]:
+        """Those that are about rows of this run alone"""
+        return [verdict for verdict in verdicts
+                if all(row in self for row in verdict.rows)]
+
     def median(self, row: str, key: str) -> Optional[float]:
         """None when the row was not measured or has no such figure"""
         return self[row].median(key) if row in self else None
@@ -82,7 +92,7 @@ class Results(Dict[str, Result]):
         ratio = self.ratio(row, reference, key)
         return Verdict(f'{claim}: at most {times:g} x',
                        None if ratio is None else ratio <= times,
-                       _times(ratio))
+                       _times(ratio), (row, reference))
 
     def at_least(self, claim: str, row: str, reference: str, key: str,
                  times: float) -> Verdict:
@@ -90,7 +100,7 @@ class Results(Dict[str, Result]):
         ratio = self.ratio(row, reference, key)
         return Verdict(f'{claim}: at least {times:g} x',
                        None if ratio is None else ratio >= times,
-                       _times(ratio))
+                       _times(ratio), (row, reference))
 
     def within(self, claim: str, row: str, reference: str, key: str,
                share: float) -> Verdict:
@@ -98,17 +108,17 @@ class Results(Dict[str, Result]):
         ratio = self.ratio(row, reference, key)
         return Verdict(f'{claim}: within {share:.0%}',
                        None if ratio is None else abs(ratio - 1) <= share,
-                       _times(ratio))
+                       _times(ratio), (row, reference))
 
     def every(self, claim: str, row: str, key: str,
               wanted: bool = True) -> Verdict:
         """@key is true in every run, or with @wanted false in none"""
         result = self.get(row)
         if not result or not result.runs:
-            return Verdict(claim, None, 'not measured')
+            return Verdict(claim, None, 'not measured', (row,))
         done, of = result.count(key), len(result.runs)
         return Verdict(claim, done == (of if wanted else 0),
-                       f'in {done} of {of} runs')
+                       f'in {done} of {of} runs', (row,))
 
 
 def _times(ratio: Optional[float]) -> str:

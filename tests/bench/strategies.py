@@ -142,7 +142,7 @@ def judge(memory: int) -> Callable[[Results], List[Verdict]]:
                     None if most is None
                     else most <= AUTO_BYTES * memory * MIB,
                     'not measured' if most is None
-                    else f'{most / memory / MIB:.2f} x RAM'),
+                    else f'{most / memory / MIB:.2f} x RAM', (row,)),
         ]
     return verdicts
 

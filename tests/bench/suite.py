@@ -152,6 +152,10 @@ class Suite:
     # Bars, Lines, Curve
     plots: Sequence[Any] = field(default_factory=list)
 
+    def judge(self, results: Results) -> List[Verdict]:
+        """What @verdicts says of the rows that were chosen"""
+        return results.chosen(self.verdicts(results))
+
 
 @dataclass
 class Outcome:
