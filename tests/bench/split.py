@@ -8,7 +8,7 @@ by the same to a host with as little memory and a swap file, on this machine's
 disk as it is and on one as slow as a SATA disk.  Measured are the migration,
 idle and under load, what the guest gets done afterwards, and a fault against
 the least that it can cost: userfaultfd and a round trip by TCP.  All hosts are
-processes on this machine.  Swapping needs root and cgroups v1.
+processes on this machine.  Swapping needs root.
 """
 
 import argparse
