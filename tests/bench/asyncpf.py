@@ -34,8 +34,10 @@ import statistics
 import sys
 from typing import Any, Dict, List
 
+from lib import binary
+
 from suite import (Bars, Column, Figures, Results, Row, Suite, Verdict, count,
-                   percent, seconds)
+                   options_of, percent, seconds)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'lab'))
 
@@ -121,7 +123,8 @@ def make(options: argparse.Namespace) -> Suite:
                f'{options.size} MiB.  The link has {PING_US:.0f} us there and '
                f'back and {MBIT:.0f} Mbit/s, both slower by the scale, as the '
                'lab is.'],
-        plots=[Bars('total_ms', 'Time to touch all pages once', 's', 1e-3)])
+        plots=[Bars('total_ms', 'Time to touch all pages once', 's', 1e-3)],
+        about={'options': options_of(options)}, binaries=[binary.ours()])
 
 
 def _judge(results: Results) -> List[Verdict]:

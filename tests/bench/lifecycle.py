@@ -36,7 +36,7 @@ import lost
 from redirect import NEVER_SLOWER, REDIRECT, RESTART, Journey
 from split import MIGRATION
 from suite import (Bars, Figures, Lines, Results, Row, Suite, Verdict, count,
-                   mebibytes, milliseconds, seconds)
+                   mebibytes, milliseconds, options_of, seconds, wrong_pages)
 
 
 HELP = 'one guest from auto to split, resize, gather and redirect'
@@ -346,20 +346,6 @@ def judge(results: Results) -> List[Verdict]:
                         RESTARTS, 'total_ms', NEVER_SLOWER)]
 
 
-def _spoiled(built: List[str], figures: Figures) -> Optional[str]:
-    if figures.get('wrong_pages'):
-        return f'{figures["wrong_pages"]} pages were wrong'
-    if figures.get('binary') not in built:
-        return 'the binary was built anew in the meantime'
-    return None
-
-
-def _with_identity(row: Row, used: Binary) -> Row:
-    def measure() -> Figures:
-        return {**row.measure(), 'binary': used.identity()}
-    return Row(row.name, measure)
-
-
 def make(options: argparse.Namespace) -> Suite:
     """The rows: the stages of both lives, and each as a whole"""
     ours, stock = binary.ours(), binary.stock(same_source=True)
@@ -368,11 +354,11 @@ def make(options: argparse.Namespace) -> Suite:
             (ours, True, our_stages(), LIFE),
             (stock, False, stock_stages(), STOCK_LIFE)):
         lives = Lives(stages, life, partial(living, used, is_ours, options))
-        rows += [_with_identity(row, used) for row in lives.rows()]
+        rows += lives.rows()
     fill = options.memory - UNFILLED
     return Suite(
         'lifecycle', rows, COLUMNS, judge,
-        partial(_spoiled, [ours.identity(), stock.identity()]),
+        wrong_pages,
         notes=[
             f'Guest of {options.memory} MiB, {fill} MiB filled; under load: '
             f'{fill // 4} MiB of that written as fast as it goes; later at '
@@ -394,6 +380,4 @@ def make(options: argparse.Namespace) -> Suite:
                      'of normal', 1, 'ours, '),
                Lines('throughput', 'Throughput of the guest, stock',
                      'of normal', 1, 'stock, ')],
-        about={'ours': ours.version(), 'stock': stock.version(),
-               'options': {key: value for key, value in vars(options).items()
-                           if isinstance(value, (int, str))}})
+        about={'options': options_of(options)}, binaries=[ours, stock])

@@ -19,12 +19,13 @@ from pathlib import Path
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from typing import Any, Dict, Iterator, List
 
+from lib.binary import Binary
+
 from suite import (Bars, Column, Figures, Results, Row, Suite, Unavailable,
-                   Verdict)
+                   Verdict, options_of)
 
 
 HELP = 'pages a second, CPU, round trip and memory, against memcached'
@@ -285,20 +286,6 @@ def make(options: argparse.Namespace) -> Suite:
                  plots=[Bars('put', 'Pages put', '1000/s', 1e-3),
                         Bars('get', 'Pages got', '1000/s', 1e-3),
                         Bars('p50', 'Round trip, median', 'us'),
-                        Bars('memory', 'Memory of a page', 'bytes')])
-
-
-def main() -> None:
-    """Stand-alone: the figures of one run, as JSON"""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--rows', default='')
-    add_options(parser)
-    options = parser.parse_args()
-    for row in make(options).rows:
-        if options.rows in row.name:
-            print(json.dumps({row.name: dict(row.measure())}))
-            sys.stdout.flush()
-
-
-if __name__ == '__main__':
-    main()
+                        Bars('memory', 'Memory of a page', 'bytes')],
+                 about={'options': options_of(options)},
+                 binaries=[Binary('memserver', Path(tool()))])

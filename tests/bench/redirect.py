@@ -11,7 +11,7 @@ migrate_cancel and migrate.  What is measured counts from then on.
 import argparse
 from functools import partial
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from lib import binary, machines
 from lib.binary import Binary
@@ -25,7 +25,7 @@ from lib.vm import VM
 
 import lost
 from suite import (Bars, Curve, Figures, Results, Row, Suite, Verdict, count,
-                   mebibytes, milliseconds, seconds)
+                   mebibytes, milliseconds, options_of, seconds, wrong_pages)
 
 
 HELP = 'time, bytes and stall of a redirect against cancel-and-restart'
@@ -173,7 +173,6 @@ def ideal_ms(links: Topology, data: float, share: float,
 def measure(used: Binary, topology: Topology, share: float, way: str,
             options: argparse.Namespace) -> Figures:
     """One run"""
-    identity = used.identity()
     rates = {'a': Rate(topology.a_out * options.rate),
              'b': Rate(topology.b_out * options.rate),
              'c': Rate(None, topology.c_into * options.rate)}
@@ -187,7 +186,6 @@ def measure(used: Binary, topology: Topology, share: float, way: str,
         figures = journey.figures(order, began, options.dirty_rate)
     figures['ideal_ms'] = ideal_ms(topology, figures['data'],
                                    figures['share'], options.rate)
-    figures['binary'] = identity
     return figures
 
 
@@ -253,16 +251,9 @@ def judge(memory: int) -> Callable[[Results], List[Verdict]]:
     return verdicts
 
 
-def _spoiled(built: Set[str]) -> Callable[[Figures], Optional[str]]:
-    def spoiled(figures: Figures) -> Optional[str]:
-        if figures.get('wrong_pages'):
-            return f'{figures["wrong_pages"]} pages were wrong'
-        if not figures.get('completed'):
-            return 'it did not complete'
-        if figures.get('binary') not in built:
-            return 'the binary was built anew in the meantime'
-        return None
-    return spoiled
+def _spoiled(figures: Figures) -> Optional[str]:
+    return wrong_pages(figures) or (
+        None if figures.get('completed') else 'it did not complete')
 
 
 def _rows(used: Dict[str, Binary],
@@ -280,7 +271,7 @@ def make(options: argparse.Namespace) -> Suite:
     used = {REDIRECT: binary.ours(), RESTART: binary.stock(same_source=True)}
     return Suite(
         'redirect', _rows(used, options), COLUMNS, judge(options.memory),
-        _spoiled({one.identity() for one in used.values()}),
+        _spoiled,
         notes=[
             f'Guest of {options.memory} MiB, nearly all of it written once, '
             f'{options.working_set} MiB of it again at '
@@ -298,7 +289,5 @@ def make(options: argparse.Namespace) -> Suite:
                      x='share', groups=WAYS, ideal='ideal_ms')
                for topology in TOPOLOGIES]
         + [Bars('lost_ms', 'Guest time lost after the order', 's', 1e-3)],
-        about={'ours': used[REDIRECT].version(),
-               'stock': used[RESTART].version(),
-               'options': {key: value for key, value in vars(options).items()
-                           if isinstance(value, (int, str))}})
+        about={'options': options_of(options)},
+        binaries=list(used.values()))

@@ -96,6 +96,7 @@ class Folder:
             'command': command, **host.describe()}
         self._suites: Dict[str, Dict[str, Any]] = {}
         self._tables: Dict[str, str] = {}
+        self._binaries: Dict[str, Dict[str, Dict[str, str]]] = {}
 
     @staticmethod
     def _new(name: str) -> Path:
@@ -126,8 +127,12 @@ class Folder:
 
     def save(self, suite: Suite, outcome: Outcome) -> None:
         """Write what there is of @suite by now"""
+        if suite.name not in self._binaries:
+            self._binaries[suite.name] = {
+                used.name: used.describe() for used in suite.binaries}
+        binaries = self._binaries[suite.name]
         self._suites[suite.name] = {
-            'about': suite.about,
+            'about': {**suite.about, 'binaries': binaries},
             'rows': {name: _figures(suite, result)
                      for name, result in outcome.results.items()},
             'verdicts': [vars(verdict)
@@ -136,7 +141,10 @@ class Folder:
             'plots': [plot.spec() for plot in suite.plots],
             'unavailable': outcome.unavailable,
             'spoiled': outcome.spoiled, 'failed': outcome.failed}
-        self._tables[suite.name] = render(suite, outcome)
+        self._tables[suite.name] = ''.join(
+            f'{name}: {which["version"]}, built {which["built"]}, sha256 '
+            f'{which["sha256"][:16]}\n' for name, which in binaries.items()
+        ) + '\n' * bool(binaries) + render(suite, outcome)
         self._write()
 
     def cannot(self, name: str, why: str) -> None:

@@ -11,7 +11,7 @@ import argparse
 from dataclasses import replace
 from functools import partial
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple
 
 from lib import binary, machines
 from lib.binary import Binary
@@ -21,7 +21,7 @@ from lib.strategy import Strategy
 
 import lost
 from suite import (Bars, Figures, Lines, Results, Row, Suite, Verdict, count,
-                   mebibytes, milliseconds, seconds)
+                   mebibytes, milliseconds, options_of, seconds, wrong_pages)
 
 
 HELP = 'total time, downtime, bytes and longest stall per strategy'
@@ -75,7 +75,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measure(binary_used: Binary, load: Load, memory: int,
             settings: Settings) -> Figures:
     """One run"""
-    identity = binary_used.identity()
     with machines.Machines(binary_used, load, memory) as room:
         migration = Migration(room.start(), room.expect(), room.guest,
                               settings)
@@ -88,7 +87,6 @@ def measure(binary_used: Binary, load: Load, memory: int,
     # The time of a migration that was cancelled is that of its bound.
     if not record.completed:
         figures['total_ms'] = figures['lost_ms'] = None
-    figures['binary'] = identity
     return figures
 
 
@@ -147,18 +145,6 @@ def judge(memory: int) -> Callable[[Results], List[Verdict]]:
     return verdicts
 
 
-def _spoiled(binaries: List[Binary]) -> Callable[[Figures], Optional[str]]:
-    built = {used.identity() for used in binaries}
-
-    def spoiled(figures: Figures) -> Optional[str]:
-        if figures.get('wrong_pages'):
-            return f'{figures["wrong_pages"]} pages were wrong'
-        if figures.get('binary') not in built:
-            return 'the binary was built anew in the meantime'
-        return None
-    return spoiled
-
-
 def make(options: argparse.Namespace) -> Suite:
     """The rows: every way, with an idle and with a heavy guest"""
     ours, stock = binary.ours(), binary.stock(same_source=True)
@@ -176,7 +162,7 @@ def make(options: argparse.Namespace) -> Suite:
                 partial(measure, used, load, options.memory, settings)))
     return Suite(
         'strategies', rows, COLUMNS, judge(options.memory),
-        _spoiled([ours, stock]),
+        wrong_pages,
         notes=[
             f'Guest of {options.memory} MiB, {options.fill} MiB filled; '
             f'heavy: {options.working_set} MiB of that written as fast as it '
@@ -187,6 +173,4 @@ def make(options: argparse.Namespace) -> Suite:
             'to the RESUME event of the destination.',
             f'time lost: {lost.MEANING}'],
         plots=PLOTS,
-        about={'ours': ours.version(), 'stock': stock.version(),
-               'options': {key: value for key, value in vars(options).items()
-                           if isinstance(value, (int, str))}})
+        about={'options': options_of(options)}, binaries=[ours, stock])

@@ -40,6 +40,7 @@ status 1, while the other rows go on.  A mark that is missed is a result like
 any other.  What a guest lost while it was moved is measured by lost.py.
 """
 
+import argparse
 from dataclasses import asdict, dataclass, field
 import os
 import subprocess
@@ -47,6 +48,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
+from lib.binary import Binary
 from lib.tap import Skip
 
 from results import Figure, Figures, Result, Results, Series, Verdict
@@ -54,7 +56,8 @@ from results import Figure, Figures, Result, Results, Series, Verdict
 
 __all__ = ['Bars', 'Column', 'Curve', 'Figure', 'Figures', 'Lines', 'Result',
            'Results', 'Row', 'Series', 'Suite', 'Unavailable', 'Verdict',
-           'count', 'mebibytes', 'milliseconds', 'percent', 'run', 'seconds']
+           'count', 'mebibytes', 'milliseconds', 'options_of', 'percent',
+           'run', 'seconds', 'wrong_pages']
 
 
 class Unavailable(Exception):
@@ -138,6 +141,12 @@ class Curve(_Plot):
     ideal: str = ''
 
 
+def wrong_pages(figures: Figures) -> Optional[str]:
+    """What makes worthless whatever has figures of wrong pages"""
+    wrong = figures.get('wrong_pages')
+    return f'{wrong} pages were wrong' if wrong else None
+
+
 @dataclass
 class Suite:
     """Rows, how to show them and what they should be"""
@@ -149,6 +158,8 @@ class Suite:
     spoiled: Callable[[Figures], Optional[str]] = lambda figures: None
     notes: Sequence[str] = field(default_factory=list)
     about: Dict[str, object] = field(default_factory=dict)
+    # That are measured: what is built anew meanwhile makes a run worthless
+    binaries: Sequence[Binary] = field(default_factory=list)
     # Bars, Lines, Curve
     plots: Sequence[Any] = field(default_factory=list)
 
@@ -197,6 +208,23 @@ def _measure(row: Row, outcome: Outcome, which: str) -> Optional[Figures]:
     return None
 
 
+def _identities(suite: Suite) -> Dict[str, str]:
+    """Of the binaries, by name; of one that is being built there is none"""
+    found = {}
+    for used in suite.binaries:
+        try:
+            found[used.name] = used.identity()
+        except OSError:
+            found[used.name] = ''
+    return found
+
+
+def options_of(options: argparse.Namespace) -> Dict[str, object]:
+    """For Suite.about: what JSON can hold"""
+    return {key: value for key, value in vars(options).items()
+            if isinstance(value, (int, float, str))}
+
+
 def _in_turn(rows: List[Row], number: int) -> List[Row]:
     """Every other run backwards: no row always comes after the same one"""
     return rows if number % 2 else rows[::-1]
@@ -206,6 +234,7 @@ def run(suite: Suite, runs: int, save: Callable[[Outcome], None]) -> Outcome:
     """Measure all rows @runs times; @save is called after each"""
     outcome = Outcome(Results(
         {row.name: Result(row.name) for row in suite.rows}))
+    built = _identities(suite)
     for number in range(1, runs + 1):
         for row in _in_turn(suite.rows, number):
             if row.name in outcome.unavailable:
@@ -217,9 +246,12 @@ def run(suite: Suite, runs: int, save: Callable[[Outcome], None]) -> Outcome:
             if figures is not None:
                 _say(f' {time.monotonic() - began:.1f} s')
                 outcome.results[row.name].runs.append(figures)
-                why = suite.spoiled(figures)
-                if why:
-                    outcome.spoiled.append(f'{row.name}, {which}: {why}')
+                reasons = [suite.spoiled(figures)] + [
+                    f'{name} was built anew in the meantime'
+                    for name, now in _identities(suite).items()
+                    if now != built[name]]
+                outcome.spoiled += [f'{row.name}, {which}: {why}'
+                                    for why in reasons if why]
             # An interrupted benchmark keeps what it has measured.
             save(outcome)
     return outcome

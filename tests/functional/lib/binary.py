@@ -8,11 +8,13 @@ MIGRATION_TESTS_STOCK_QEMU, each a path.
 
 from dataclasses import dataclass, field
 import fcntl
+import hashlib
 import os
 from pathlib import Path
 import re
 import shutil
 import subprocess
+import time
 from typing import Dict, List, Optional
 
 from . import debian, paths
@@ -45,13 +47,24 @@ class Binary:
         status = self.path.resolve().stat()
         return f'{status.st_ino}:{status.st_size}:{status.st_mtime_ns}'
 
+    def describe(self) -> Dict[str, str]:
+        """Which one this is, for whoever reads what it was measured with"""
+        with open(self.path, 'rb') as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return {'version': self.version(), 'sha256': digest.hexdigest(),
+                'built': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(
+                    self.path.resolve().stat().st_mtime))}
+
     def version(self) -> str:
         """What it says of itself, as "10.0.13 (Debian ...)" """
         done = subprocess.run([str(self.path), '--version'], check=True,
                               stdout=subprocess.PIPE, text=True,
                               env={**os.environ, **self.environment})
         found = re.search(r'version (.*)', done.stdout)
-        return found.group(1).strip() if found else done.stdout.strip()
+        return found.group(1).strip() if found else \
+            done.stdout.strip().splitlines()[0]
 
 
 def _data_dirs(root: Path) -> List[Path]:
@@ -138,7 +151,12 @@ def stock(same_source: bool = False) -> Binary:
         'MIGRATION_TESTS_STOCK_QEMU',
         paths.BUILD / 'stock' / 'bin' / 'qemu-system-x86_64'))
     if path.exists():
-        return Binary('stock', path, _firmware_for(path))
+        found = Binary('stock', path, _firmware_for(path))
+        have, wanted = found.version(), ours().version() if same_source else ''
+        if same_source and have != wanted:
+            raise NoBinary(f'{path} is QEMU {have}, and ours is {wanted}: '
+                           'run scripts/build and scripts/build --stock')
+        return found
     if same_source:
         raise NoBinary(f'{path} does not exist: '
                        'run scripts/build --stock first')
