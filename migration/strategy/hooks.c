@@ -13,6 +13,7 @@
 #include "migration/migration.h"
 #include "migration/misc.h"
 #include "migration/options.h"
+#include "migration/ram.h"
 #include "migration/strategy.h"
 #include "config.h"
 #include "delta-cache.h"
@@ -65,6 +66,15 @@ static int on_precopy_event(NotifierWithReturn *n, void *data, Error **errp)
     PrecopyNotifyData *pnd = data;
 
     switch (pnd->reason) {
+    case PRECOPY_NOTIFY_BEFORE_BITMAP_SYNC:
+        if (redirect_relay_sends()) {
+            /*
+             * What the source alone sends says nothing of the link: beside
+             * that any guest would seem to dirty too fast.
+             */
+            mig_throttle_counter_reset();
+        }
+        break;
     case PRECOPY_NOTIFY_AFTER_BITMAP_SYNC:
         redirect_synced();
         if (!migration_thread_is_self()) {
@@ -73,6 +83,7 @@ static int on_precopy_event(NotifierWithReturn *n, void *data, Error **errp)
         }
         if (redirect_holds()) {
             /* The relay has not finished its part of the pass */
+            strategy_run_pass_restart();
             break;
         }
         strategy_run_pass_end();

@@ -343,6 +343,18 @@ void strategy_run_pass_end(void)
     meter_reset(&run->meter);
 }
 
+void strategy_run_pass_restart(void)
+{
+    StrategyRun *run = current_run;
+
+    if (!run_running()) {
+        return;
+    }
+    QEMU_LOCK_GUARD(&run->lock);
+    run->pass_start = now_ms();
+    run->pass_dirty = ram_bytes_remaining();
+}
+
 bool strategy_run_wants_switch(void)
 {
     return strategy_run_active() && current_run->want_switch;

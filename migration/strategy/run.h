@@ -110,6 +110,14 @@ bool strategy_run_idle(bool relay);
  */
 void strategy_run_pass_end(void);
 
+/*
+ * strategy_run_pass_restart: the log was read, but the pass goes on
+ *
+ * Migration thread, BQL.  What the guest dirtied before then tells nothing
+ * about what it dirties in a pass.
+ */
+void strategy_run_pass_restart(void);
+
 /* strategy_run_wants_switch: was the switch decided?  Migration thread. */
 bool strategy_run_wants_switch(void);
 

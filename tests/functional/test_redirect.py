@@ -177,6 +177,27 @@ def slow_link(scene: Scene) -> None:
           f'the source did not wait for the relay: {info}')
 
 
+def spared(scene: Scene) -> None:
+    """While the source only waits for the relay, nothing slows the guest"""
+    throttled: List[Any] = []
+    migration = scene.migration
+
+    def relayed() -> bool:
+        data = migration.source.migration()
+        redirect = data.get('strategy', {}).get('redirect', {})
+        throttled.append(data.get('cpu-throttle-percentage', 0))
+        return not redirect.get('remaining', 0)
+
+    scene.start(0.9)
+    scene.links.limit('b', Rate(RATE * 0.75))
+    scene.redirect('c')
+    migration.wait_for('end of the relay', relayed)
+    note(f'throttle: {throttled}')
+    check(len(throttled) > 2, 'the relay was not observed')
+    check(not any(throttled), 'the guest was throttled')
+    scene.end('c', 1)
+
+
 case('half-way, idle guest', IDLE, settings('precopy'), 'c', half_way)
 case('half-way, busy guest', LIGHT, settings('precopy'), 'c', half_way)
 case('half-way, heavy guest, hybrid', HEAVY,
@@ -200,6 +221,8 @@ case('the relay is cut off, busy guest', LIGHT, settings('precopy'), 'c',
      relay_cut_off)
 case('the relay is slow, idle guest', IDLE, settings('precopy'), 'c',
      slow_relay)
+case('the relay sends, auto-converge', Load(fill=FILL, ws=8, rate=2),
+     settings('precopy', ['auto-converge']), 'c', spared)
 case('the order takes long, busy guest', LIGHT, settings('precopy'), 'c',
      slow_link, full=True)
 

@@ -298,8 +298,8 @@ static void test_zero_pages(void)
         RedirectPolicy p = { };
         uint64_t zero = 0;
 
-        redirect_policy_own(&p, 1000);
         redirect_policy_init(&p, RAM, 0, 0);
+        redirect_policy_own(&p, 1000);
         redirect_policy_relay(&p, REDIRECT_RELAY_CONNECTED, 0);
         for (int64_t ms = 1000; ms <= 3000; ms += 1000) {
             zero += cases[i].zero;
@@ -316,8 +316,8 @@ static void test_fair(void)
 {
     RedirectPolicy p = { };
 
-    redirect_policy_own(&p, 9000);
     redirect_policy_init(&p, RAM, 0, 0);
+    redirect_policy_own(&p, 9000);
     redirect_policy_relay(&p, REDIRECT_RELAY_CONNECTED, 0);
     redirect_policy_progress(&p, 1000, 1000);
     g_assert_cmpint(redirect_policy_health(&p, 1000), ==,
@@ -342,6 +342,37 @@ static void test_own_rate(void)
         redirect_policy_own(&p, 100);
     }
     g_assert_cmpfloat(p.own_rate, <, 110);
+}
+
+/*
+ * The link to the new destination is another one: what the old one was like
+ * counts until it is known
+ */
+static void test_new_link(void)
+{
+    static const struct {
+        double before, after;
+        RedirectRelayHealth health;
+    } cases[] = {
+        /* The old destination was behind a slow link, and still is */
+        { 2600, 25000, REDIRECT_HEALTH_SLOW },
+        /* The new one is, and the relay fills it */
+        { 25000, 2600, REDIRECT_HEALTH_GOOD },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        RedirectPolicy p = { };
+
+        redirect_policy_own(&p, cases[i].before);
+        redirect_policy_init(&p, RAM, 0, 0);
+        redirect_policy_relay(&p, REDIRECT_RELAY_CONNECTED, 0);
+        redirect_policy_progress(&p, 1040, 400);
+        g_assert_cmpint(redirect_policy_health(&p, 400), ==,
+                        REDIRECT_HEALTH_GOOD);
+        redirect_policy_own(&p, cases[i].after);
+        g_assert_cmpint(redirect_policy_health(&p, 400), ==,
+                        cases[i].health);
+    }
 }
 
 /* How much is taken over in all when the source asks again and again */
@@ -394,6 +425,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/strategy/owed/leave", test_leave);
+    g_test_add_func("/strategy/owed/new-link", test_new_link);
     g_test_add_func("/strategy/owed/set-clean", test_set_clean);
     g_test_add_func("/strategy/owed/take", test_take);
     g_test_add_func("/strategy/owed/encode", test_encode);

@@ -229,7 +229,12 @@ void redirect_policy_zero(RedirectPolicy *p, uint64_t zero)
 void redirect_policy_own(RedirectPolicy *p, double rate)
 {
     /* Smoothed over some windows, each of which may have zero pages only */
-    p->own_rate = p->own_rate ? (p->own_rate * 3 + rate) / 4 : rate;
+    p->own_rate = p->own_windows++ ? (p->own_rate * 3 + rate) / 4 : rate;
+}
+
+static uint64_t help_of(const RedirectPolicy *p)
+{
+    return p->ram_pages / REDIRECT_HELP_FRACTION;
 }
 
 RedirectRelayHealth redirect_policy_health(const RedirectPolicy *p,
@@ -246,6 +251,10 @@ RedirectRelayHealth redirect_policy_health(const RedirectPolicy *p,
     }
     if (silent >= REDIRECT_STALL_MS + 8 * p->rtt_ms) {
         return REDIRECT_HEALTH_STALLED;
+    }
+    if (!p->own_windows && p->taken < help_of(p)) {
+        /* Its rate to this destination is yet to be seen */
+        return REDIRECT_HEALTH_GOOD;
     }
     return p->rate && p->rate < p->own_rate / 2 ? REDIRECT_HEALTH_SLOW
                                                 : REDIRECT_HEALTH_GOOD;
@@ -265,7 +274,7 @@ uint64_t redirect_policy_take(const RedirectPolicy *p,
 {
     /* What goes out in a twentieth of a second, between 1 and 32 MiB */
     uint64_t chunk = MIN(MAX(p->own_rate / 20, MIN_CHUNK), 8192);
-    uint64_t help = p->ram_pages / REDIRECT_HELP_FRACTION;
+    uint64_t help = help_of(p);
 
     switch (health) {
     case REDIRECT_HEALTH_WAITING:

@@ -94,6 +94,7 @@ typedef struct RedirectPolicy {
     uint64_t zero;              /* in all, up to this window */
     double rate;                /* of the relay, pages a second; 0: unknown */
     double own_rate;            /* of the source when busy; 0: unknown */
+    unsigned own_windows;       /* since the order, that told it */
     bool connected;
     bool gone;
     uint64_t taken;             /* pages so far, while the relay was good */
@@ -116,8 +117,8 @@ typedef struct RedirectPolicy {
 /*
  * redirect_policy_init: the order went out at @now_ms
  *
- * The source's own rate is kept: to this link or another, it says what the
- * source can send.
+ * The source's own rate is kept until its first busy window on the new link,
+ * or until it has helped as much as it may, tells another.
  */
 void redirect_policy_init(RedirectPolicy *p, uint64_t ram_pages,
                           int64_t rtt_ms, int64_t now_ms);

@@ -25,6 +25,7 @@
 #include "../message.h"
 #include "../run.h"
 #include "../trace.h"
+#include "channel.h"
 #include "fault.h"
 #include "order.h"
 #include "owed.h"
@@ -50,6 +51,7 @@ static struct {
     bool waits;                 /* there was nothing of its own to send */
     int64_t sync_ms;            /* of the last look at the dirty log */
     int64_t window_start;       /* of the migration's rate window, ms */
+    uint64_t window_unsent;     /* bytes in the kernel's queue by then */
     bool window_idle;           /* there was nothing to send within it */
 
     /* Constant from the first redirect on */
@@ -121,7 +123,8 @@ void redirect_begin(const MigrationAddress *addr, bool redirectable)
         redirect.addr = QAPI_CLONE(SocketAddress, &addr->u.socket);
     }
     redirect.idle = redirect.waits = false;
-    redirect.policy.own_rate = 0;
+    redirect.policy = (RedirectPolicy) {};
+    redirect.window_start = 0;
     redirect.has_relay = false;
     redirect.redirects = 0;
     redirect.taken_over = 0;
@@ -202,7 +205,13 @@ bool redirect_request_may(const SocketAddress *addr, Error **errp)
         return false;
     }
     QEMU_LOCK_GUARD(&redirect.lock);
-    if (redirect.addr && redirect.addr->type == SOCKET_ADDRESS_TYPE_FD) {
+    if (!redirect.addr) {
+        /* Its end cannot be forced: a program need not close its output */
+        error_setg(errp, "The channel of this migration is no socket (exec:); "
+                   "start the migration with a tcp: or unix: URI");
+        return false;
+    }
+    if (redirect.addr->type == SOCKET_ADDRESS_TYPE_FD) {
         /* libvirt would wait for B, and then let the guest run on at A */
         error_setg(errp, "The channel of this migration was opened by somebody "
                    "else (fd:), who would look for the guest where that leads; "
@@ -311,6 +320,7 @@ static void stream_restart(MigrationState *s, RedirectRequest *request)
     /* What is known of the rate is that of another link */
     s->threshold_size = 0;
     s->iteration_start_time = now_ms();
+    redirect.window_start = 0;
     s->iteration_initial_bytes = migration_transferred_bytes();
     s->iteration_initial_pages = ram_get_total_transferred_pages();
     migration_rate_reset();
@@ -452,19 +462,27 @@ static void request_step(MigrationState *s)
 /*
  * What the source can send: the rate of windows in which it always had
  * something to.  In pages that have data: zero pages cost next to nothing.
+ * What the kernel still holds was not sent; it would flatter a new link.
  */
 static void own_rate_note(MigrationState *s)
 {
-    if (redirect.window_start != s->iteration_start_time) {
-        if (redirect.window_start && !redirect.window_idle) {
-            QEMU_LOCK_GUARD(&redirect.lock);
-            redirect_policy_own(&redirect.policy, MAX(s->mbps, 0) * 125000 /
-                                                  PAGELINK_PAGE_SIZE);
-        }
-        redirect.window_start = s->iteration_start_time;
-        redirect.window_idle = false;
+    int64_t ms = s->iteration_start_time - redirect.window_start;
+    uint64_t unsent;
+    double bytes;
+
+    if (!ms) {
+        return;
     }
-    redirect.window_idle |= !ram_bytes_remaining();
+    unsent = redirect_unsent(qemu_file_get_ioc(s->to_dst_file));
+    if (redirect.window_start && !redirect.window_idle) {
+        bytes = MAX(s->mbps, 0) * 125 * ms + redirect.window_unsent - unsent;
+        QEMU_LOCK_GUARD(&redirect.lock);
+        redirect_policy_own(&redirect.policy, MAX(bytes, 0) * 1000 / ms /
+                                              PAGELINK_PAGE_SIZE);
+    }
+    redirect.window_start = s->iteration_start_time;
+    redirect.window_unsent = unsent;
+    redirect.window_idle = false;
 }
 
 /*
@@ -513,6 +531,7 @@ bool redirect_safe_point(void)
     request_step(s);
     own_rate_note(s);
     took = take_over();
+    redirect.window_idle |= !ram_bytes_remaining();
     if (!redirect_holds()) {
         return true;
     }
@@ -550,6 +569,15 @@ bool redirect_holds(void)
     return redirect.running && !migration_in_postcopy() &&
            (redirect_request_pending(&phase) ||
             (redirect.owed && redirect_owed_left(redirect.owed)));
+}
+
+bool redirect_relay_sends(void)
+{
+    if (!redirect.running) {
+        return false;
+    }
+    QEMU_LOCK_GUARD(&redirect.lock);
+    return redirect.owed && redirect_owed_left(redirect.owed);
 }
 
 bool redirect_idle(void)

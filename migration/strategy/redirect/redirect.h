@@ -65,6 +65,11 @@ bool redirect_survives_error(void);
 bool redirect_holds(void);
 
 /*
+ * redirect_relay_sends: does the relay owe pages?  Any thread.
+ */
+bool redirect_relay_sends(void);
+
+/*
  * redirect_idle: is there nothing to do until the relay has sent more?
  *
  * Migration thread; it sleeps then.

@@ -19,11 +19,17 @@
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/thread.h"
+#include "qemu/units.h"
 #include "../../memserver/client.h"
 #include "../trace.h"
 #include "relay.h"
 
 #define MAX_CONNECTIONS     8
+/*
+ * What is given back between two chunks, lest nothing come for so long that
+ * the relay seems to be stalled; the rest when it has ended
+ */
+#define MAX_GAP_PAGES       ((256 * MiB) / PAGELINK_PAGE_SIZE)
 /* 8 MiB: what is sent in vain when the source was faster */
 #define CHUNK_PAGES         2048
 /* Chunks without their ACK, for each connection */
@@ -328,7 +334,8 @@ static Chunk *relay_claim(RelayWorker *w)
             }
             chunk->used = claim_locked(r, chunk, &gap);
         }
-        relay_release(r, gap.region, gap.first, gap.n, false);
+        relay_release(r, gap.region, gap.first,
+                      MIN(gap.n, MAX_GAP_PAGES), false);
     }
     return chunk;
 }

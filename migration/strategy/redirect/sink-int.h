@@ -15,8 +15,11 @@
 #include "../../memserver/codec.h"
 #include "sink.h"
 
-/* Pages read at once: what the cache still has when they are copied */
-#define SINK_READ_PAGES         64
+/*
+ * Pages read at once: what the cache still has when they are copied, and what
+ * a link of 1 Mbit/s brings before the relay seems to be stalled
+ */
+#define SINK_READ_PAGES         16
 
 struct RedirectSink {
     /* Constant */

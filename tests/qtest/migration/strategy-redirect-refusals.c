@@ -243,6 +243,21 @@ static void test_fd(void)
     qtest_quit(r.g.from);
 }
 
+/* A program cannot be told that the stream ends here */
+static void test_exec(void)
+{
+    RedirectGuests r = { };
+
+    r.g.from = qtest_init("-machine q35 -m 64M -nic none");
+    strategy_set(r.g.from, redirectable.strategy);
+    migrate_set_parameter_int(r.g.from, "max-bandwidth", 4096);
+    migrate_qmp(r.g.from, NULL, "exec:cat >/dev/null", NULL, "{}");
+    strategy_wait_status(r.g.from, "active");
+    redirect_refused(&r, "tcp:127.0.0.1:1", "exec:");
+    migrate_cancel(r.g.from);
+    qtest_quit(r.g.from);
+}
+
 /* A unix socket that nobody can connect to, nor is refused: it is full */
 static int full_socket(const char *path, int *client)
 {
@@ -330,6 +345,7 @@ void strategy_add_redirect_refusals(void)
         { "other-guest", test_other_guest },
         { "virtio-mem", test_virtio_mem },
         { "fd", test_fd },
+        { "exec", test_exec },
         { "dropped", test_dropped },
         { "hmp", test_hmp },
     };
