@@ -29,7 +29,7 @@ static bool start(RedirectGuests *r, bool pause, const RedirectFaults *faults)
     }
     strategy_migrate(&r->g);
     strategy_wait_sent(r->g.from, 50);
-    strategy_speed(&r->g, STRATEGY_SLOW, STRATEGY_NOTHING_FITS);
+    strategy_speed(&r->g, STRATEGY_CRAWL, STRATEGY_NOTHING_FITS);
     return true;
 }
 

@@ -80,7 +80,7 @@ static bool start_relay(RedirectGuests *r, const StrategySetup *setup)
     }
     strategy_migrate(&r->g);
     strategy_wait_sent(r->g.from, 50);
-    strategy_speed(&r->g, STRATEGY_SLOW, STRATEGY_NOTHING_FITS);
+    strategy_speed(&r->g, STRATEGY_CRAWL, STRATEGY_NOTHING_FITS);
     migrate_set_parameter_int(r->host[0], "max-bandwidth", RELAY_STUCK);
     redirect_order(r, 1);
     redirect_wait_figure(r->host[0], "relay-pages");
@@ -198,6 +198,7 @@ static void test_memory(void)
     static const StrategySetup setup = {
         .strategy = "{ 'redirectable': true }",
         .stopped = true,
+        .pause = true,
         .bandwidth = STRATEGY_MEDIUM,
     };
     int64_t empty, full, after;
@@ -209,9 +210,10 @@ static void test_memory(void)
     empty = resident(r.host[0]);
     strategy_migrate(&r.g);
     strategy_wait_sent(r.g.from, 90);
-    strategy_speed(&r.g, STRATEGY_SLOW, STRATEGY_NOTHING_FITS);
+    strategy_speed(&r.g, STRATEGY_CRAWL, STRATEGY_NOTHING_FITS);
     migrate_set_parameter_int(r.host[0], "max-bandwidth", RELAY_STUCK);
     redirect_order(&r, 1);
+    /* All of it has come in, and is held until the relay may go on */
     full = resident(r.host[0]);
     migrate_set_parameter_int(r.host[0], "max-bandwidth", 0);
     redirect_wait_relayed(r.host[0], NULL);
@@ -223,6 +225,8 @@ static void test_memory(void)
                     strategy_ram(r.g.from, "total") / 8);
     g_assert_cmpint(after - empty, <, (full - empty) / 10);
     strategy_speed(&r.g, STRATEGY_FAST, STRATEGY_ALL_FITS);
+    strategy_wait_status(r.g.from, "pre-switchover");
+    migrate_continue(r.g.from, "pre-switchover");
     redirect_finish(&r);
 }
 #endif

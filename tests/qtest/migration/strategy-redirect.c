@@ -244,10 +244,8 @@ static void test_unix(void)
     strategy_migrate(&r.g);
     strategy_wait_sent(r.g.from, 50);
     strategy_speed(&r.g, STRATEGY_CRAWL, STRATEGY_NOTHING_FITS);
-    migrate_set_parameter_int(r.host[0], "max-bandwidth", 1000);
     redirect_order(&r, 1);
     g_assert(g_file_test(path, G_FILE_TEST_EXISTS));
-    migrate_set_parameter_int(r.host[0], "max-bandwidth", 0);
     redirect_wait_relayed(r.host[0], "completed");
     strategy_speed(&r.g, STRATEGY_FAST, STRATEGY_ALL_FITS);
     strategy_wait_status(r.g.from, "completed");
