@@ -49,8 +49,9 @@ directions('post-copy', HEAVY, Settings('postcopy', None, POSTCOPY,
                                         bandwidth=BANDWIDTH,
                                         switch_at_pass=1))
 directions('post-copy after a pass', HEAVY,
-           Settings('hybrid', None, POSTCOPY, bandwidth=BANDWIDTH,
-                    switch_at_pass=2), full=True)
+           # Not to be over before the command comes
+           Settings('hybrid', None, POSTCOPY, bandwidth=BANDWIDTH // 4,
+                    downtime_limit=1, switch_at_pass=2), full=True)
 directions('post-copy with preemption over tcp', HEAVY,
            Settings('preempt', None, POSTCOPY + ['postcopy-preempt'],
                     bandwidth=BANDWIDTH, switch_at_pass=1, transport='tcp'),
