@@ -83,6 +83,10 @@ class Group:
                     raise
                 time.sleep(0.05)
 
+    def enter(self) -> str:
+        """For a shell, to be in the group"""
+        return f'echo $$ > {self.path}/cgroup.procs'
+
     def throttle(self, number: int, rates: Optional[Rates]) -> None:
         """Have the disk of device @number do no more; None: all it can"""
         raise NotImplementedError
@@ -177,6 +181,10 @@ class GroupV2(Group):
     Of version 2, with all controllers in one hierarchy
 
     What is swapped out counts as its own, so its disk is limited in it.
+
+    Who needs memory does not wait for a slow disk here as in version 1: after a
+    few attempts the kernel looks for a process to kill.  Where there is none
+    that it may kill, it goes on trying.
     """
 
     # Of the kernel's memory, where memory.stat has no sum of it (Linux 5.18)
@@ -211,6 +219,11 @@ class GroupV2(Group):
         while self._enabled:
             (self.root / 'cgroup.subtree_control').write_text(
                 f'-{self._enabled.pop()}\n', encoding='ascii')
+
+    def enter(self) -> str:
+        # Not every container's root may.
+        return (f'{super().enter()} && '
+                '{ echo -1000 > /proc/$$/oom_score_adj || :; } 2>/dev/null')
 
     def throttle(self, number: int, rates: Optional[Rates]) -> None:
         size, count = rates or ('max', 'max')
@@ -335,8 +348,7 @@ class SwapHost(contextlib.AbstractContextManager['SwapHost']):
             self._make()
         except OSError as exc:
             raise Unavailable(f'no host that swaps here: {exc}') from exc
-        procs = self._group.path / 'cgroup.procs'
-        self.host = Host(('sh', '-c', f'echo $$ > {procs} && exec "$@"',
+        self.host = Host(('sh', '-c', f'{self._group.enter()} && exec "$@"',
                           'sh'))
         return self
 
