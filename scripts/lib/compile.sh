@@ -17,7 +17,8 @@ CONFIGURE_OPTIONS=(
 # and which configure made it; without it the folder was left half-made.
 configure_tree() {
     local src=$1 name=$2 options want stamp
-    options=("${CONFIGURE_OPTIONS[@]}")
+    # shellcheck disable=SC2206   # words, as its user gave them
+    options=("${CONFIGURE_OPTIONS[@]}" ${BUILD_CONFIGURE:-})
     use_ccache && options+=(--cc='ccache cc')
     stamp=$src/build/.configured
     want=$(printf '%s\n' "$src" "${options[@]}" | cat - "$src/configure" \
