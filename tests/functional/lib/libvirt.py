@@ -7,7 +7,7 @@ would have them but for what namespaces do not give (cgroups, users).  The
 guest's serial line is a socket at which this process listens, on each host.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import fcntl
 import json
 import os
@@ -37,6 +37,10 @@ NEEDED = {'libvirtd': '/usr/sbin', 'virsh': '/usr/bin',
 UNPACKED = paths.BUILD / 'libvirt'
 SERIAL = '/run/guest1.serial'
 BOOT = '/run/boot'
+# Has the disk, which all hosts reach; MiB of it that the guest uses
+DISK_HOST = 'host1'
+DISK = '/run/disk'
+DISK_SIZE = 4
 DAEMON_LOG = '/var/log/libvirt/libvirtd.log'
 # All that libvirtd and QEMU say to each other, for who must explain a hang
 LOG_FILTERS = '2:qemu.qemu_monitor 1:qemu.qemu_migration 3:*'
@@ -165,9 +169,17 @@ def domain_xml(emulator: str, load: Load, memory: int) -> str:
   <on_crash>preserve</on_crash>
   <devices>
     <emulator>{emulator}</emulator>
+    <disk type='network' device='disk'>
+      <driver name='qemu' type='raw'/>
+      <source protocol='nbd' name='disk'>
+        <host name='{DISK_HOST}' port='10809'/>
+      </source>
+      <target dev='vda' bus='virtio'/>
+    </disk>
+    <interface type='user'><model type='virtio'/></interface>
     <controller type='usb' model='none'/>
     <serial type='unix'><source mode='connect' path='{SERIAL}'/></serial>
-    <memballoon model='none'/>
+    <memballoon model='virtio'/>
   </devices>
 </domain>
 '''
@@ -270,7 +282,7 @@ class Site:
                  install: Callable[[Host], None] = lambda host: None):
         self.libvirt = libvirt
         self.binary = binary
-        self.load = load
+        self.load = replace(load, disk=DISK_SIZE)
         self.memory = memory
         self.emulator = str(binary.path)
         if user != 'root':
@@ -382,6 +394,7 @@ class Site:
 
     def _start(self) -> None:
         first = self.hosts[0]
+        self._serve_disk(first)
         self._consoles = Consoles(self.hosts, self.guest)
         first.write('/run/guest1.xml',
                     domain_xml(self.emulator, self.load, self.memory))
@@ -392,6 +405,16 @@ class Site:
         first.run('virsh', 'start', DOMAIN)
         self.is_on(first)
         self.guest.wait_ready()
+
+    def _serve_disk(self, host: Host) -> None:
+        assert host.name == DISK_HOST
+        program = self.binary.path.parent / 'qemu-nbd'
+        if not program.exists():
+            raise Skip(f'no qemu-nbd beside {self.binary.path}')
+        host.write(DISK, '')
+        os.truncate(host.seen(DISK), DISK_SIZE << 20)
+        host.run(str(program), '--fork', '--persistent', '--shared=0',
+                 '--format=raw', '--export-name=disk', DISK)
 
     def version(self) -> str:
         """libvirt's, as "9.0.0" """

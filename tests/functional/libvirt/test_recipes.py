@@ -12,7 +12,6 @@ from contextlib import contextmanager
 import json
 from pathlib import Path
 import re
-import shlex
 import sys
 from typing import Callable, Iterator, List
 
@@ -136,6 +135,8 @@ def demand(site: Site) -> None:
     site.is_on(second)
     site.guest.wait_beats(10)
     check(process.poll() is None, 'it ended by itself')
+    said = first.run(*recipe('abort'), check=False)
+    check('post-copy' in said, f'to abort it is not refused: {said}')
     check_equal(first.run(*recipe('demand-finish')).strip(), '',
                 'what the recipe prints')
     said, status = site.finish(process)
@@ -144,6 +145,27 @@ def demand(site: Site) -> None:
 
 
 demand.load = scenario.IDLE                 # type: ignore[attr-defined]
+
+
+def switched(site: Site) -> None:
+    """No strategy: post-copy when the user says so"""
+    first, second = site.hosts[:2]
+    before = hardware(site.xml(first))
+    # So slow that it cannot be over before it is told
+    first.run('virsh', 'migrate-setspeed', DOMAIN, '4')
+    process = first.begin(*recipe('own-postcopy'))
+    site.wait('figures of the job', lambda: 'Memory remaining' in first.run(
+        *recipe('jobinfo')), process)
+    first.run(*recipe('own-switch'))
+    site.wait('event of the switch',
+              lambda: 'Resumed Post-copy' in events(second), process)
+    first.run('virsh', 'migrate-setspeed', '--postcopy', DOMAIN,
+              str(scenario.BANDWIDTH))
+    check_equal(site.finish(process), ('', 0), 'virsh migrate')
+    check_moved(site, before, True)
+
+
+switched.load = scenario.IDLE               # type: ignore[attr-defined]
 
 
 def persistent(site: Site) -> None:
@@ -184,33 +206,38 @@ onward.load = scenario.HEAVY                # type: ignore[attr-defined]
 onward.hosts = 3                            # type: ignore[attr-defined]
 
 
-def by_hand(site: Site, host: Host) -> None:
-    """Have a QEMU that libvirt does not know wait on @host, as told there"""
-    words = shlex.split(site.hosts[0].run(*recipe('redirect-command')))
-    # The environment of libvirt's own, then the program and its options
-    words = words[words.index(str(site.binary.path)):]
-    options = [words[n:n + 2] if not words[n + 1:n + 2]
-               or not words[n + 1].startswith('-') else words[n:n + 1]
-               for n in range(1, len(words))
-               if words[n].startswith('-')]
-    kept = [option for option in options
-            if option[0] not in ('-S', '-mon')
-            and not any('masterKey0' in word or 'charmonitor' in word
-                        for word in option)]
-    host.daemon('qemu', words[0], *(word for option in kept
-                                    for word in option),
-                '-incoming', f'tcp:{host.name}:4444')
+def by_hand(site: Site, host: Host, options: str) -> None:
+    """Have a QEMU that libvirt does not know wait on @host"""
+    host.write('/run/guest1.options', options)
+    command = RECIPES['redirect-destination'].replace(
+        '/usr/local/bin/qemu-system-x86_64', site.emulator)
+    daemon = host.daemon('qemu', 'bash', '-e', '-u', '-c',
+                         f'cd /run; {command}')
+    site.wait('monitor', lambda: daemon.poll() is not None
+              or host.seen('/run/guest1.monitor').exists())
+    check_equal(daemon.poll(), None, f'QEMU on {host.name}')
+
+
+def half_sent(site: Site) -> bool:
+    """The migration has half of what the guest filled behind it"""
+    have = site.qmp(site.hosts[0], 'query-migrate')
+    check(have.get('status') != 'failed', f'it failed: {have}')
+    sent: int = have.get('ram', {}).get('transferred', 0)
+    return sent > scenario.FILL << 19
 
 
 def redirected(site: Site) -> None:
     """From host1 to host3, half-way to host2, past libvirt"""
     first, second, third = site.hosts
+    first.run('bash', '-e', '-u', '-c',
+              f'cd /run; {RECIPES["redirect-options"]}')
+    options = first.seen('/run/guest1.options').read_text('utf-8')
+    check('guest1' in options and 'charmonitor' not in options, options)
     for host in (second, third):
-        by_hand(site, host)
+        by_hand(site, host, options)
     site.qmp(first, 'migrate-set-parameters', **{'max-bandwidth': 8 << 20})
     first.run(*recipe('redirect-start'))
-    site.wait('half of the data', lambda: site.qmp(first, 'query-migrate').get(
-        'ram', {}).get('transferred', 0) > scenario.FILL << 19)
+    site.wait('half of the data', lambda: half_sent(site))
     # So slow that the order comes before the end
     site.qmp(first, 'migrate-set-parameters', **{'max-bandwidth': 1 << 20})
     check_equal(site.state(first), 'running (booted)', 'while it goes on')
@@ -319,6 +346,7 @@ CASES = (
     ('what is set past libvirt is kept or cleared', overwritten,
      ('installed',)),
     ('no strategy', moves('plain', scenario.IDLE, False), ()),
+    ('no strategy, post-copy when told', switched, ('installed',)),
     ('no strategy, post-copy after pre-copy',
      moves('after-precopy', scenario.HEAVY, True), ()),
 )
@@ -333,7 +361,7 @@ def all_run() -> None:
                 len(RECIPES), 'blocks of shell commands')
     for name in RECIPES:
         check(re.search(rf"(recipe\(|moves\(|RECIPES\[|MemoryHost\(.*|name: "
-                        rf"str = )'{name}'", here),
+                        rf"str = )['\"]{name}['\"]", here),
               f'recipe {name} is not run')
 
 
