@@ -367,7 +367,7 @@ def lost_quit() -> None:
         check_lost(split)
         pid = split.destination.get_pid()
         split.destination.cmd('quit')
-        split.destination.wait(60)
+        split.destination.wait(remote.PATIENCE)
         check_equal(split.destination.exitcode(), 0, f'exit code of {pid}')
 
 
@@ -376,7 +376,7 @@ def lost_quit_old() -> None:
     """The process ends, though it does not wait for its disks"""
     with cut_off(fault='pager-poison') as (_, split):
         split.destination.cmd('quit')
-        split.destination.wait(60)
+        split.destination.wait(remote.PATIENCE)
         check_equal(split.destination.exitcode(), 1, 'exit code')
 
 
@@ -618,7 +618,7 @@ def direct() -> None:
         split.guest.runs_in(split.source)
         split.verify(1)
         split.check_disk()
-        split.destination.wait(60)
+        split.destination.wait(remote.PATIENCE)
         said = split.destination.get_log() or ''
         check('with direct I/O to a disk' in said, said)
 

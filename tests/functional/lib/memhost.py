@@ -20,7 +20,7 @@ from .binary import Binary
 from .tap import Skip, note
 
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 # Both replace themselves: the process stays the one we started
 WRAPPER = ('setsid', 'setpriv', '--pdeathsig', 'KILL')
 

@@ -31,7 +31,7 @@ __all__ = ['ExecuteError', 'HERE', 'Host', 'PORTABLE_CPU', 'QEMUMachineError',
 
 QMPDict = Dict[str, Any]
 # A busy host is slow, a hung QEMU answers never: be generous.
-MONITOR_TIMEOUT = 60
+MONITOR_TIMEOUT = 180
 # setsid and setpriv replace themselves: the process stays the one we started
 WRAPPER = ('setsid', 'setpriv', '--pdeathsig', 'KILL')
 
