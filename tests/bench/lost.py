@@ -32,8 +32,10 @@ POINT_SECONDS = 0.25
 # not be, as one whose memory is split for good
 STEADY_SECONDS = 1.0
 RECOVERY_SECONDS = 10.0
-# What a point may be short of, at least, without being counted as a loss
+# What a point may be short of, at least, without being counted as a loss, and
+# at most, however noisy the machine is: standing still is always one
 TOLERANCE = 0.05
+MOST_TOLERANCE = 0.5
 
 MEANING = (
     'the integral of the share of its normal throughput that the guest '
@@ -94,7 +96,7 @@ def normal_of(samples: Sequence[Sample], began: float,
         return Normal(0.0)
     # The median of distances is not moved by a few points that are far off.
     noise = statistics.median(abs(rate - middle) for rate in rates) / middle
-    return Normal(middle, max(3 * noise, TOLERANCE))
+    return Normal(middle, min(max(3 * noise, TOLERANCE), MOST_TOLERANCE))
 
 
 def lost_ms(samples: Sequence[Sample], normal: Normal, began: float,
