@@ -13,7 +13,7 @@ from pathlib import Path
 import time
 from typing import Any, Callable, Dict, List, Optional
 
-from . import paths
+from . import paths, results
 from .guest import Guest, longest_stall_ms
 from .strategy import Report, Strategy
 from .vm import QMPDict, VM
@@ -292,8 +292,11 @@ class Migration:
                 self.cancel(why)
             self.step(0.25)
         self._last = self.source.migration()
+        results.keep_answer(f'{self.settings.name}-source', self._last)
         if self.states[-1] == 'completed':
             self._wait_destination()
+            results.keep_answer(f'{self.settings.name}-destination',
+                                self.destination.migration())
             self.guest.runs_in(self.destination)
             self.guest.wait_beats(2)
         if self._socket:

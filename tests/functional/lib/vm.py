@@ -12,7 +12,7 @@ import os
 import socket
 from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple, cast
 
-from . import paths
+from . import paths, results
 from .binary import Binary
 
 paths.use_qemu_python()
@@ -74,6 +74,7 @@ class VM(QEMUMachine):
                          qmp_timer=MONITOR_TIMEOUT)
         self.binary_used = binary
         self.label = name
+        self._stopped = False
         self.address = host.address
         self.set_machine(machine)
         ours, theirs = socket.socketpair()
@@ -116,6 +117,9 @@ class VM(QEMUMachine):
             self.shutdown(hard=True)
         except AbnormalShutdown:
             pass
+        if not self._stopped:
+            self._stopped = True
+            results.keep(f'{self.label}.log', self.get_log() or '')
         for end in (self.serial, self._serial_child):
             if end:
                 end.close()

@@ -36,8 +36,8 @@ PARTS = ('tests/functional', 'tests/lab', 'tests/bench')
 # For LD_PRELOAD, each of tests/lab/inside/NAME.c as /lab/NAME.so
 PRELOADS = ('no-manual-protect', 'no-nodelay')
 # What the lab's shell has in its environment
-ENVIRONMENT = (f'export REPO={REPO} BUILD_DIR={BUILD} LAB_OUT=/lab/out '
-               'MIGRATION_TESTS_ACCEL=kvm\n')
+ENVIRONMENT = (f'export REPO={REPO} BUILD_DIR={BUILD} '
+               'MIGRATION_TESTS_RESULTS=/lab/out MIGRATION_TESTS_ACCEL=kvm\n')
 FREE_MIB = 256
 
 

@@ -20,6 +20,17 @@ def make() -> Path:
     return folder
 
 
+def keep_results(folder: Path) -> Path:
+    """Of the last run: what the cases wrote, and the kernel's console"""
+    last = LAB / 'last'
+    shutil.rmtree(last, ignore_errors=True)
+    last.mkdir()
+    for name in ('out', 'console.log'):
+        if (folder / name).exists():
+            (folder / name).rename(last / name)
+    return last
+
+
 def keep(folder: Path) -> Path:
     """Let no later run remove it"""
     return folder.rename(LAB / time.strftime('kept-%Y%m%d-%H%M%S'))
