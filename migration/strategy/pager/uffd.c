@@ -6,6 +6,7 @@
 #include "qemu/osdep.h"
 #include <sys/ioctl.h>
 #include "qapi/error.h"
+#include "qemu/error-report.h"
 #include "qemu/userfaultfd.h"
 #include "migration/pagelink.h"
 #include "uffd.h"
@@ -100,6 +101,30 @@ int pager_uffd_unregister(int fd, void *host, size_t len)
     return call(fd, UFFDIO_UNREGISTER, &range);
 }
 
+/*
+ * Only what says that the range is gone is told as it is.  Of what is left,
+ * ENOMEM above all (the memory cgroup is full, and nobody there may be
+ * killed), nothing says that the page is not wanted any more.
+ */
+static int call_on_page(int fd, unsigned long request, void *arg)
+{
+    int ret = call(fd, request, arg);
+
+    switch (ret) {
+    case 0:
+    case -EEXIST:
+    case -EAGAIN:
+    case -ENOENT:
+    case -EINVAL:
+    case -ESRCH:
+        return ret;
+    default:
+        warn_report_once("split memory: a page cannot be put in place, which "
+                         "is tried again: %s", strerror(-ret));
+        return -EAGAIN;
+    }
+}
+
 int pager_uffd_copy(int fd, void *dst, const void *src, bool wp)
 {
     struct uffdio_copy copy = {
@@ -107,7 +132,7 @@ int pager_uffd_copy(int fd, void *dst, const void *src, bool wp)
         .len = PAGELINK_PAGE_SIZE, .mode = wp ? UFFDIO_COPY_MODE_WP : 0,
     };
 
-    return call(fd, UFFDIO_COPY, &copy);
+    return call_on_page(fd, UFFDIO_COPY, &copy);
 }
 
 int pager_uffd_zero(int fd, void *dst)
@@ -116,7 +141,7 @@ int pager_uffd_zero(int fd, void *dst)
         .range = { (uintptr_t)dst, PAGELINK_PAGE_SIZE },
     };
 
-    return call(fd, UFFDIO_ZEROPAGE, &zero);
+    return call_on_page(fd, UFFDIO_ZEROPAGE, &zero);
 }
 
 int pager_uffd_protect(int fd, void *host, size_t len, bool on)
@@ -126,7 +151,7 @@ int pager_uffd_protect(int fd, void *host, size_t len, bool on)
         .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
     };
 
-    return call(fd, UFFDIO_WRITEPROTECT, &wp);
+    return call_on_page(fd, UFFDIO_WRITEPROTECT, &wp);
 }
 
 int pager_uffd_wake(int fd, void *host, size_t len)

@@ -32,9 +32,12 @@ int pager_uffd_unregister(int fd, void *host, size_t len);
 
 /*
  * All of these return 0 or -errno: -EEXIST the page is there, -EAGAIN an
- * event has to be read first, -ENOENT the range is not registered, -ESRCH the
- * process is exiting, -EBUSY (move) the page is pinned.  Those that put a
- * page somewhere wake who waits for it.
+ * event has to be read first, -ENOENT or -EINVAL the range is not registered,
+ * -ESRCH the process is exiting, -EBUSY (move) the page is pinned.  Those that
+ * put a page somewhere wake who waits for it.
+ *
+ * copy, zero, protect: whatever else is wrong, such as no memory, is -EAGAIN,
+ * too: the page is as it was.
  */
 int pager_uffd_copy(int fd, void *dst, const void *src, bool wp);
 int pager_uffd_zero(int fd, void *dst);
