@@ -51,6 +51,7 @@ struct PageLinkClient {
     bool sending;               /* in the middle of a message */
     bool calling;               /* in a callback */
     bool put_refused;           /* an ERROR that answers no op */
+    bool told;                  /* failure is what the peer said */
     PageLinkFault put_fault;
 
     /* Receiving */

@@ -200,6 +200,7 @@ static bool handle_error(PageLinkClient *c, const uint8_t *body)
         return false;
     }
     if (c->head.flags & PAGELINK_ERROR_FATAL) {
+        c->told = true;
         pagelink_client_fail(c, &error);
         return false;
     }
@@ -717,6 +718,9 @@ PageLinkClient *pagelink_client_connect(const PageLinkClientOptions *o,
     }
     client_limit(c, o, start_ms);
     if (!client_hello(c, o, errp)) {
+        if (o->refused && c->told) {
+            *o->refused = c->failure.code;
+        }
         goto fail;
     }
     c->timeout_ms = timeout_ms;

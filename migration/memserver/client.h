@@ -46,6 +46,7 @@ typedef struct PageLinkClientOptions {
     uint32_t features;          /* wanted */
     int timeout_ms;             /* 0: PAGELINK_CLIENT_TIMEOUT_MS */
     int connect_timeout_ms;     /* until HELLO's answer; 0: as the other */
+    uint32_t *refused;          /* set if that is ERROR, to its code; or NULL */
 } PageLinkClientOptions;
 
 #define PAGELINK_CLIENT_TIMEOUT_MS      30000
