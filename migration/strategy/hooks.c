@@ -150,11 +150,25 @@ static bool is_for_pager(const RamSplitSetting *s)
            !s->u.split.has_placement && !s->u.split.has_replicas;
 }
 
+/* A change of main-memory that could be for either */
+static bool is_ambiguous(const RamSplitSetting *s)
+{
+    return pager_attached() && s && s->type == QTYPE_QDICT &&
+           s->u.split.has_main_memory && !s->u.split.has_memory_hosts &&
+           !is_for_pager(s);
+}
+
 bool strategy_set(const RamStrategy *param, Error **errp)
 {
     RamStrategy rest = *param;
     bool resize = is_for_pager(param->split);
 
+    if (is_ambiguous(param->split)) {
+        error_setg(errp, "The memory of this VM is split: give main-memory by "
+                   "itself to change how much of it is here, or with "
+                   "memory-hosts for the next migration");
+        return false;
+    }
     if (resize) {
         rest.split = NULL;
     }
