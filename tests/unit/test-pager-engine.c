@@ -12,7 +12,9 @@
  */
 
 #include "qemu/osdep.h"
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include "qapi/error.h"
 #include "qemu/bitmap.h"
 #include "qemu/lockable.h"
@@ -39,6 +41,7 @@ typedef struct Setup {
     uint64_t server_pages;      /* that each can store */
     unsigned rounds;            /* accesses by each thread */
     uint64_t lost;              /* page that no server has; 0: none */
+    int timeout_ms;             /* or 0 */
 } Setup;
 
 typedef struct Fixture {
@@ -53,10 +56,70 @@ typedef struct Fixture {
     bool refuse[MAX_HOSTS];             /* to connect */
     int socket[MAX_HOSTS][PAGER_LINK__MAX];     /* of the last connections */
     bool read_lost;                     /* under the lock */
+    bool stall;                         /* connecting does not end */
+    int silent;                         /* nobody reads */
+    int demand_fd[MAX_HOSTS];           /* the engine's */
+    PagerEngine *watch;                 /* atomic: each change, for... */
+    bool was_down;                      /* ...a host that was not UP */
 } Fixture;
 
 /* As on Linux before 6.8; set by the test that runs */
 static bool no_move;
+
+/* -- System calls: as the C library's, but for what a test wants -- */
+
+static struct {
+    unsigned refuse;            /* one in so many has no memory; atomic */
+    unsigned n;
+    QemuMutex lock;
+    QemuCond cond;
+    bool gated;                 /* pages are not taken away... */
+    uint64_t allowed;           /* ...but for so many */
+} calls;
+
+static void pass_gate(uint64_t pages)
+{
+    QEMU_LOCK_GUARD(&calls.lock);
+    while (calls.gated && !calls.allowed) {
+        qemu_cond_wait(&calls.cond, &calls.lock);
+    }
+    calls.allowed -= MIN(pages, calls.allowed);
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+    unsigned refuse = qatomic_read(&calls.refuse);
+    va_list ap;
+    void *arg;
+
+    va_start(ap, request);
+    arg = va_arg(ap, void *);
+    va_end(ap);
+    if (request == UFFDIO_MOVE) {
+        pass_gate(((struct uffdio_move *)arg)->len / PAGE);
+    } else if (refuse && (request == UFFDIO_COPY ||
+                          request == UFFDIO_ZEROPAGE ||
+                          request == UFFDIO_WRITEPROTECT) &&
+               qatomic_fetch_inc(&calls.n) % refuse == 0) {
+        errno = ENOMEM;
+        return -1;
+    }
+    return syscall(SYS_ioctl, fd, request, arg);
+}
+
+void *mremap(void *old, size_t old_len, size_t len, int flags, ...)
+{
+    va_list ap;
+    void *to;
+
+    va_start(ap, flags);
+    to = va_arg(ap, void *);
+    va_end(ap);
+    if (flags & MREMAP_DONTUNMAP) {
+        pass_gate(len / PAGE);
+    }
+    return (void *)syscall(SYS_mremap, old, old_len, len, flags, to);
+}
 
 /* -- Servers -- */
 
@@ -86,25 +149,48 @@ static PageLinkClient *dial(MsServer *server, uint16_t flags, uint64_t epoch,
 }
 
 static PageLinkClient *connect_host(void *opaque, unsigned host,
-                                    PagerLink link, bool take, Error **errp)
+                                    PagerLink link, bool take, bool *refused,
+                                    Error **errp)
 {
     Fixture *f = opaque;
+    PageLinkClient *c;
 
     QEMU_LOCK_GUARD(&f->lock);
+    while (f->stall) {
+        qemu_cond_wait(&f->cond, &f->lock);
+    }
     if (f->refuse[host]) {
         error_setg(errp, "nobody there");
         return NULL;
     }
-    return dial(f->server[host], take ? PAGELINK_HELLO_TAKE : 0, 2,
-                link == PAGER_LINK_DEMAND ? PAGELINK_CLASS_DEMAND :
-                                            PAGELINK_CLASS_BACKGROUND,
-                &f->socket[host][link], errp);
+    c = dial(f->server[host], take ? PAGELINK_HELLO_TAKE : 0, 2,
+             link == PAGER_LINK_DEMAND ? PAGELINK_CLASS_DEMAND :
+                                         PAGELINK_CLASS_BACKGROUND,
+             &f->socket[host][link], errp);
+    if (refused) {
+        *refused = !c;
+    }
+    if (c && link == PAGER_LINK_DEMAND) {
+        f->demand_fd[host] = pagelink_client_fd(c);
+    }
+    return c;
 }
 
 static void changed(void *opaque)
 {
     Fixture *f = opaque;
+    PagerInfo info = { 0 };
+    unsigned i;
 
+    if (qatomic_read(&f->watch)) {
+        pager_engine_query(f->watch, &info);
+    }
+    for (i = 0; i < info.n_hosts; i++) {
+        if (info.hosts[i].state != PAGER_HOST_UP) {
+            qatomic_set(&f->was_down, true);
+        }
+    }
+    pager_info_clear(&info);
     QEMU_LOCK_GUARD(&f->lock);
     f->changes++;
     qemu_cond_broadcast(&f->cond);
@@ -291,6 +377,7 @@ static Fixture *start(const Setup *s)
         .regions = regions, .n_regions = s->regions,
         .hosts = hosts, .n_hosts = s->hosts,
         .limit = s->limit, .last_version = 7, .no_move = no_move,
+        .timeout_ms = s->timeout_ms,
         .connect = connect_host, .changed = changed,
     };
     Fixture *f = g_new0(Fixture, 1);
@@ -602,12 +689,15 @@ static void test_gather(void)
     f = start(&s);
     start_work(f, w);
     g_assert_true(registered());
+    qatomic_set(&f->watch, f->e);
     pager_engine_gather(f->e);
     end_work(f, w);
     await_gathered(f);
     pager_engine_free(f->e);
     f->e = NULL;
     g_assert_false(registered());
+    /* That the servers hang up at the end is no failure */
+    g_assert_false(qatomic_read(&f->was_down));
     verify_all(f);
     stop(f);
 }
@@ -753,6 +843,258 @@ static void test_hold_gather(void)
     pager_engine_free(f->e);
     f->e = NULL;
     verify_all(f);
+    stop(f);
+}
+
+/* Are all pages that have data here, but for those of @host? */
+static bool all_home_but(Fixture *f, unsigned host)
+{
+    g_autofree uint8_t *there = g_malloc(f->setup.pages);
+    uint64_t p, extents = split_extents(f->setup.pages);
+
+    g_assert_cmpint(mincore(f->memory[0], f->setup.pages * PAGE, there), ==,
+                    0);
+    for (p = 0; p < f->setup.pages; p++) {
+        uint64_t extent = p / SPLIT_EXTENT_PAGES;
+
+        /* The last extent is nobody's, see make_layout() */
+        if (extent < extents - 1 && extent % f->setup.hosts != host &&
+            f->generation[0][p] && !(there[p] & 1)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* One server is away: all that the others have comes home nevertheless */
+static void test_gather_away(void)
+{
+    Setup s = small;
+    PagerInfo info;
+    Fixture *f;
+
+    s.hosts = 3;
+    s.limit = 256;
+    f = start(&s);
+    verify_all(f);
+    shut_down(f, 1);
+    await_state(f, 1, PAGER_HOST_DEGRADED);
+    pager_engine_gather(f->e);
+    while (!all_home_but(f, 1)) {
+        g_thread_yield();
+    }
+    info = query(f);
+    g_assert_false(info.gathered);
+    g_assert_cmpuint(info.remote, >, 0);
+    /* It may come back */
+    g_assert_cmpint(info.hosts[1].state, ==, PAGER_HOST_DEGRADED);
+    pager_info_clear(&info);
+    bring_back(f, 1);
+    await_gathered(f);
+    pager_engine_free(f->e);
+    f->e = NULL;
+    verify_all(f);
+    stop(f);
+}
+
+/*
+ * One server has forgotten all: that is told, though no thread waits for one
+ * of its pages; and the gather is not over
+ */
+static void test_gather_empty(void)
+{
+    Setup s = small;
+    PagerInfo info;
+    Fixture *f;
+
+    s.hosts = 2;
+    s.limit = 256;
+    f = start(&s);
+    end_session(f, 1);
+    await_state(f, 1, PAGER_HOST_DEGRADED);
+    pager_engine_gather(f->e);
+    await_state(f, 1, PAGER_HOST_LOST);
+    info = query(f);
+    g_assert_false(info.gathered);
+    g_assert_cmpuint(info.remote, >, 0);
+    g_test_message("%s", info.hosts[1].error);
+    pager_info_clear(&info);
+    stop(f);
+}
+
+/*
+ * The kernel has no memory for a page, for a while: it is not taken for one
+ * that was removed
+ */
+static void test_no_memory(void)
+{
+    Worker w[MAX_THREADS];
+    Setup s = small;
+    Fixture *f;
+
+    s.rounds = 4000;
+    qatomic_set(&calls.refuse, 3);
+    f = start(&s);
+    start_work(f, w);
+    end_work(f, w);
+    verify_all(f);
+    pager_engine_gather(f->e);
+    await_gathered(f);
+    qatomic_set(&calls.refuse, 0);
+    pager_engine_free(f->e);
+    f->e = NULL;
+    verify_all(f);
+    stop(f);
+}
+
+/* The main memory shrinks, a bit of it so far: who needs a page gets it */
+static void test_lower(void)
+{
+    enum { BEFORE = 1900, USED = 1400, AFTER = 64, ALLOWED = 4 * 64 };
+    PagerInfo info = { 0 };
+    Setup s = small;
+    Reader reader;
+    uint64_t p, faults;
+    Fixture *f;
+
+    s.limit = BEFORE;
+    s.local = 0;
+    f = start(&s);
+    for (p = 0; p < USED; p++) {
+        fill(page_of(f, 0, p), 0, p, ++f->generation[0][p]);
+    }
+    info = query(f);
+    faults = info.faults;
+    pager_info_clear(&info);
+    WITH_QEMU_LOCK_GUARD(&calls.lock) {
+        calls.gated = true;
+        calls.allowed = ALLOWED;
+    }
+    pager_engine_set_limit(f->e, AFTER);
+    /* Beyond what was prefetched */
+    start_reader(&reader, f, USED + 301, true);
+    qemu_thread_join(&reader.thread);
+    info = query(f);
+    g_assert_cmpuint(info.faults, ==, faults + 1);
+    g_assert_cmpuint(info.resident + info.staged, >, AFTER);
+    g_assert_cmpuint(info.limit, ==, AFTER);
+    WITH_QEMU_LOCK_GUARD(&calls.lock) {
+        calls.gated = false;
+        qemu_cond_broadcast(&calls.cond);
+    }
+    do {
+        g_thread_yield();
+        pager_info_clear(&info);
+        info = query(f);
+    } while (info.resident + info.staged > AFTER);
+    pager_info_clear(&info);
+    verify_all(f);
+    g_assert_cmpuint(mapped(f), <=, AFTER);
+    stop(f);
+}
+
+/*
+ * From now on a server takes what is asked on the demand link, and does not
+ * answer; nor can it be connected to
+ */
+static void mute(Fixture *f, unsigned host)
+{
+    int fds[2];
+
+    QEMU_LOCK_GUARD(&f->lock);
+    f->stall = true;
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds),
+                    ==, 0);
+    g_assert_cmpint(dup2(fds[0], f->demand_fd[host]), >=, 0);
+    close(fds[0]);
+    f->silent = fds[1];
+}
+
+static void unmute(Fixture *f, unsigned host)
+{
+    WITH_QEMU_LOCK_GUARD(&f->lock) {
+        f->stall = false;
+        qemu_cond_broadcast(&f->cond);
+    }
+    await_state(f, host, PAGER_HOST_UP);
+    close(f->silent);
+}
+
+/* A page that is poisoned is told of by the kernel when it is to read it */
+static void *write_page(void *opaque)
+{
+    Fixture *f = opaque;
+    int fds[2];
+    ssize_t n;
+
+    g_assert_cmpint(pipe(fds), ==, 0);
+    n = write(fds[1], page_of(f, 0, 11), 1);
+    n = n < 0 ? -errno : n;
+    close(fds[0]);
+    close(fds[1]);
+    return (void *)(intptr_t)n;
+}
+
+/*
+ * The process ends, and a server is silent that nobody has found out about:
+ * who waits for it fails as soon as it is lost, and no sooner
+ */
+static void test_poison(void)
+{
+    uint64_t features;
+    QemuThread thread;
+    PagerInfo info;
+    Setup s = small;
+    intptr_t ret;
+    Fixture *f;
+
+    g_assert_true(pager_uffd_features(&features, NULL));
+    if (!(features & UFFD_FEATURE_POISON)) {
+        g_test_skip("no UFFDIO_POISON here");
+        return;
+    }
+    s.local = 0;
+    s.hosts = 2;
+    s.timeout_ms = 200;
+    f = start(&s);
+    mute(f, 0);
+    pager_engine_poison(f->e, NULL, 0);
+    /* It has the other */
+    verify(f, 0, SPLIT_EXTENT_PAGES + 44);
+    qemu_thread_create(&thread, "writer", write_page, f,
+                       QEMU_THREAD_JOINABLE);
+    ret = (intptr_t)qemu_thread_join(&thread);
+    g_assert_cmpint(ret, ==, -EFAULT);
+    info = query(f);
+    g_assert_cmpint(info.hosts[0].state, ==, PAGER_HOST_LOST);
+    pager_info_clear(&info);
+    unmute(f, 0);
+    stop(f);
+}
+
+/*
+ * A server that takes requests and does not answer is lost after the timeout,
+ * not when connecting to it has timed out, too
+ */
+static void test_silent(void)
+{
+    Setup s = small;
+    PagerInfo info;
+    Reader reader;
+    Fixture *f;
+
+    s.local = 0;
+    s.timeout_ms = 200;
+    f = start(&s);
+    mute(f, 0);
+    start_reader(&reader, f, 11, true);
+    await_state(f, 0, PAGER_HOST_LOST);
+    info = query(f);
+    g_assert_cmpuint(info.waiting, ==, 1);
+    g_assert_cmpstr(info.hosts[0].error, ==, "it does not answer");
+    pager_info_clear(&info);
+    unmute(f, 0);
+    qemu_thread_join(&reader.thread);
     stop(f);
 }
 
@@ -1003,6 +1345,12 @@ static const Test tests[] = {
     { "thrash-tiny", test_thrash_tiny, true },
     { "limit", test_limit, true },
     { "gather", test_gather, true },
+    { "gather-away", test_gather_away },
+    { "gather-empty", test_gather_empty },
+    { "lower", test_lower, true },
+    { "no-memory", test_no_memory, true },
+    { "silent", test_silent },
+    { "poison", test_poison },
     { "lost", test_lost },
     { "hold", test_hold },
     { "hold-gather", test_hold_gather },
@@ -1029,6 +1377,8 @@ int main(int argc, char **argv)
     uint64_t features;
     unsigned i;
 
+    qemu_mutex_init(&calls.lock);
+    qemu_cond_init(&calls.cond);
     module_call_init(MODULE_INIT_QOM);
     g_test_init(&argc, &argv, NULL);
     if (!pager_uffd_features(&features, NULL)) {

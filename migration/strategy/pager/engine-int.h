@@ -97,12 +97,16 @@ typedef struct PagerHost {
     int64_t progress[PAGER_LINK__MAX];  /* ns: something came, or was asked */
     unsigned fetches;           /* GETs on FETCH */
     bool broken[PAGER_LINK__MAX];
+    bool silent[PAGER_LINK__MAX];       /* shut down for that */
+    uint64_t gather_next;       /* page */
+    uint64_t gather_left;       /* pages to look at before it has none left */
     /* Under the lock */
     PageLinkClient *fresh[PAGER_LINK__MAX];     /* connected again */
     unsigned want;              /* links to connect: 1 << PagerLink */
     unsigned attempts;          /* in vain since it was up */
     bool needed;                /* somebody waits */
     bool full;                  /* refused a page */
+    bool refused;               /* it said that there is no such session */
     bool gone;                  /* it has lost pages: never used again */
     PagerHostInfo info;
     QemuCond cond;              /* want, quit */
@@ -142,6 +146,8 @@ struct PagerEngine {
     PagerStaging staging;
     uint64_t version;           /* the last one given */
     uint64_t limit;
+    uint64_t ceiling;           /* in force until the limit is reached... */
+    uint64_t ceiling_tail;      /* ...staging.tail when it was that high */
     uint64_t staging_limit;     /* slots that may be in use */
     uint64_t headroom;          /* pages kept free for faults */
     uint64_t local;             /* CLEAN, DIRTY, and on the way out */
@@ -161,7 +167,7 @@ struct PagerEngine {
     PagerFetchList arrived;     /* answered, not all in place yet */
     PagerFetchList spare;
     PagerStride detectors[PAGER_DETECTORS];
-    uint64_t gather_next;       /* page */
+    bool scanning;              /* a gather has begun */
     bool again;                 /* somebody waits for AGAIN */
 };
 

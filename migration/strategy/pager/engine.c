@@ -165,6 +165,8 @@ static bool register_regions(PagerEngine *e, Error **errp)
 static void set_limit(PagerEngine *e, uint64_t pages)
 {
     e->limit = MAX(pages, 4 * STAGING_MIN);
+    e->ceiling = MAX(e->limit, pager_used(e));
+    e->ceiling_tail = e->staging.tail;
     e->staging_limit = MIN(MAX(e->limit / STAGING_SHARE, STAGING_MIN),
                            STAGING_MAX);
     e->headroom = MIN(MAX(e->limit / HEADROOM_SHARE, HEADROOM_MIN),
@@ -355,7 +357,7 @@ bool pager_engine_hold(PagerEngine *e, uint32_t tid)
     for (i = 0; i < e->waiters->len; i++) {
         const PagerWaiter *w = &g_array_index(e->waiters, PagerWaiter, i);
 
-        /* While all are there, room is a matter of milliseconds */
+        /* While all are there, room comes with what is written next */
         if (w->tid == tid && (w->on == PAGER_WAIT_HOST ||
                               (w->on == PAGER_WAIT_ROOM && !up))) {
             if (!pager_among(tid, e->held)) {
@@ -415,7 +417,7 @@ void pager_engine_end_sessions(PagerEngine *e)
         /* One of its own: the others belong to threads */
         if (up) {
             c = config->connect(config->opaque, i, PAGER_LINK_WRITE, false,
-                                NULL);
+                                NULL, NULL);
         }
         if (c) {
             pagelink_client_end(c, NULL);
@@ -439,8 +441,15 @@ static void shut_down_links(PagerEngine *e)
 
 void pager_engine_free(PagerEngine *e)
 {
+    bool gathered;
     unsigned i;
 
+    WITH_QEMU_LOCK_GUARD(&e->lock) {
+        gathered = e->gathered;
+    }
+    if (gathered) {
+        pager_engine_end_sessions(e);
+    }
     WITH_QEMU_LOCK_GUARD(&e->lock) {
         e->quit = true;
         qemu_cond_signal(&e->evict);

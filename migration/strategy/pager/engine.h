@@ -94,10 +94,11 @@ typedef struct PagerConfig {
     /*
      * Make a connection with @role of owner; @take: with the flag TAKE.  On
      * any of the engine's threads, and on the caller's in
-     * pager_engine_new().
+     * pager_engine_new().  @refused: NULL, or set when the server answers,
+     * and says that we do not own a session there.
      */
     PageLinkClient *(*connect)(void *opaque, unsigned host, PagerLink link,
-                               bool take, Error **errp);
+                               bool take, bool *refused, Error **errp);
     /*
      * Something that pager_engine_query() tells has changed: the state of a
      * host, or a gather is done.  On one of the engine's threads; must not
@@ -154,15 +155,23 @@ typedef struct PagerInfo {
  */
 PagerEngine *pager_engine_new(const PagerConfig *config, Error **errp);
 
-/* pager_engine_set_limit: any thread */
+/*
+ * pager_engine_set_limit: any thread
+ *
+ * A lower limit is reached by and by: of the room that is made until then,
+ * faults get half.
+ */
 void pager_engine_set_limit(PagerEngine *e, uint64_t pages);
 
 /*
- * pager_engine_gather: bring everything home, then end the sessions
+ * pager_engine_gather: bring everything home
  *
  * In the background; @changed tells when it is done, and then
- * pager_engine_free() leaves the regions as ordinary memory.  The limit does
- * not hold any more.  Any thread.
+ * pager_engine_free() ends the sessions and leaves the regions as ordinary
+ * memory.  The limit does not hold any more.  Any thread.
+ *
+ * A server that is not there holds up no other's pages.  One that says that
+ * the session is gone is lost as soon as the gather needs it.
  */
 void pager_engine_gather(PagerEngine *e);
 
@@ -192,7 +201,7 @@ void pager_engine_release(PagerEngine *e);
 
 /*
  * pager_engine_poison: from now on, fail all that wait for a host that is
- * not there, but the threads @keep
+ * lost, or will be, but the threads @keep
  *
  * For the end of the process, when their server may never come back: the
  * kernel's accesses fail with EFAULT, others' with SIGBUS.  Any thread.
@@ -209,6 +218,8 @@ void pager_engine_end_sessions(PagerEngine *e);
 
 /*
  * pager_engine_free: stop, unregister, free
+ *
+ * Waits for servers that are being connected, and when a gather is done for all.
  *
  * Pages that are not resident are zero from then on: nobody may use the
  * regions any more, unless a gather is done.

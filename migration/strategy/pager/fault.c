@@ -193,10 +193,26 @@ typedef enum Action {
     FETCH,
 } Action;
 
+/*
+ * What is in force of the limit.  When that was lowered, those who wait and the
+ * evictor share what it makes room for, or nobody would get a page before it
+ * has written the whole difference.  Lock held.
+ */
+static uint64_t ceiling(PagerEngine *e)
+{
+    uint64_t given_back = (e->staging.tail - e->ceiling_tail) / 2;
+
+    if (pager_used(e) <= e->limit) {
+        e->ceiling = e->limit;
+    }
+    return MAX(e->limit, e->ceiling - MIN(given_back, e->ceiling));
+}
+
 /* Room for one more page, as far as we can know?  Lock held. */
 static bool room(PagerEngine *e)
 {
-    return pager_used(e) < e->limit || e->full || e->gathering;
+    /* When the process ends, nobody is to wait for room that none may make */
+    return pager_used(e) < ceiling(e) || e->full || e->gathering || e->spared;
 }
 
 /* What is to be done for @w; takes the page for it.  Lock held. */
@@ -323,7 +339,10 @@ static void poison(PagerEngine *e)
         for (i = 0; e->spared && i < e->waiters->len; i++) {
             const PagerWaiter *w = waiter(e, i);
 
-            if (w->on == PAGER_WAIT_HOST && !pager_among(w->tid, e->spared)) {
+            if (w->on == PAGER_WAIT_HOST &&
+                e->host[w->page] != PAGER_NO_HOST &&
+                e->hosts[e->host[w->page]].info.state == PAGER_HOST_LOST &&
+                !pager_among(w->tid, e->spared)) {
                 g_array_append_val(pages, w->page);
             }
         }
@@ -421,7 +440,7 @@ static void read_events(PagerEngine *e)
     }
 }
 
-/* Somebody has news: connections, room, a new limit, the end */
+/* Somebody has news: connections, room, a new limit, a gather, the end */
 static bool handle_kick(PagerEngine *e)
 {
     unsigned i, link;
@@ -488,6 +507,7 @@ static void poll_links(PagerEngine *e, const struct pollfd *fds)
             } else if (pagelink_client_outstanding(c)) {
                 now = now ?: pager_now();
                 if (now - h->progress[link] > e->timeout_ns) {
+                    h->silent[link] = true;
                     pagelink_client_shutdown(c);
                 }
             }

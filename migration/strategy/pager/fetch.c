@@ -78,6 +78,7 @@ static void fetch_give_up(PagerFetch *f)
             }
             pg_set(e, page, PG_REMOTE);
             e->info.remote++;
+            h->gather_left = e->pages;
             for (i = 0; i < e->waiters->len; i++) {
                 waited |= g_array_index(e->waiters, PagerWaiter, i).page ==
                           page;
@@ -234,8 +235,10 @@ bool pager_fetch_poll(PagerEngine *e, PagerHost *h, PagerLink link)
         return true;
     }
     h->broken[link] = true;
-    pager_host_failed(h, link, err ? error_get_pretty(err) :
+    pager_host_failed(h, link, h->silent[link] ? "it does not answer" :
+                               err ? error_get_pretty(err) :
                                      "it refuses to give pages");
+    h->silent[link] = false;
     error_free(err);
     return false;
 }
@@ -278,18 +281,15 @@ static void take_ahead(PagerEngine *e, uint64_t page, PagerFetch **fetches)
     }
 }
 
-static bool send_all(PagerEngine *e, PagerFetch **fetches)
+static void send_all(PagerEngine *e, PagerFetch **fetches)
 {
-    bool any = false;
     unsigned i;
 
     for (i = 0; i < e->n_hosts; i++) {
         if (fetches[i]) {
             fetch_send(fetches[i]);
-            any = true;
         }
     }
-    return any;
 }
 
 /* Was what @a skipped there, so that the guest may have come by?  Lock held. */
@@ -343,6 +343,7 @@ static bool all_home(PagerEngine *e)
            !e->waiters->len;
 }
 
+/* The sessions are ended by whoever frees the engine: that may take a while */
 static void gather_finish(PagerEngine *e)
 {
     unsigned i;
@@ -351,7 +352,6 @@ static void gather_finish(PagerEngine *e)
         pager_uffd_unregister(e->uffd, e->places[i].r.host,
                               e->places[i].r.pages * PAGELINK_PAGE_SIZE);
     }
-    pager_engine_end_sessions(e);
     WITH_QEMU_LOCK_GUARD(&e->lock) {
         e->gathered = true;
     }
@@ -379,32 +379,67 @@ static bool unstage_next(PagerEngine *e)
     return pager_unstage(e, page, false) == 0;
 }
 
-static void scan(PagerEngine *e, PagerFetch **fetches)
+/*
+ * Fetch pages of @h, as many as it may be asked for at a time.  Each host has
+ * its own place in the regions, so that none waits for another.  Lock held.
+ */
+static void scan_host(PagerEngine *e, PagerHost *h, PagerFetch **fetches)
 {
     unsigned n;
 
-    for (n = 0; n < GATHER_SCAN && e->info.remote; n++) {
-        if (e->gather_next == e->pages) {
-            e->gather_next = 0;
-        }
-        if (pg_state(e, e->gather_next) == PG_REMOTE) {
-            unsigned host = e->host[e->gather_next];
+    for (n = 0; n < GATHER_SCAN && h->gather_left; n++) {
+        uint64_t page = h->gather_next;
 
-            take_ahead(e, e->gather_next, fetches);
-            if (pg_state(e, e->gather_next) == PG_REMOTE ||
-                fetches[host]->n == PAGER_FETCH_PAGES) {
+        if (pg_state(e, page) == PG_REMOTE && e->host[page] == h->index) {
+            h->gather_left = e->pages;
+            take_ahead(e, page, fetches);
+            if (pg_state(e, page) == PG_REMOTE) {
                 /* No more from this host for now */
-                break;
+                return;
             }
         }
-        e->gather_next++;
+        h->gather_left--;
+        h->gather_next = page + 1 == e->pages ? 0 : page + 1;
     }
+}
+
+/* True if there is more to look at now */
+static bool scan(PagerEngine *e, PagerFetch **fetches, bool *changed)
+{
+    bool more = false;
+    unsigned i;
+
+    for (i = 0; i < e->n_hosts; i++) {
+        PagerHost *h = &e->hosts[i];
+        uint64_t from = h->gather_next;
+
+        if (!h->gather_left) {
+            continue;
+        }
+        scan_host(e, h, fetches);
+        more |= h->gather_next != from;
+        if (h->gather_left && h->refused && h->gather_next == from) {
+            /* It has a page, says the map, and says that it has not */
+            *changed |= pager_host_need(h);
+        }
+    }
+    return more;
+}
+
+static void start_scan(PagerEngine *e)
+{
+    unsigned i;
+
+    for (i = 0; i < e->n_hosts; i++) {
+        e->hosts[i].gather_left = e->pages;
+    }
+    e->scanning = true;
 }
 
 bool pager_gather_step(PagerEngine *e)
 {
     PagerFetch *fetches[PAGER_NO_HOST] = { NULL };
-    bool wanted, home = false, more = false;
+    bool wanted, home = false, more = false, changed = false;
 
     WITH_QEMU_LOCK_GUARD(&e->lock) {
         wanted = e->gathering && !e->gathered && !e->quit;
@@ -420,13 +455,21 @@ bool pager_gather_step(PagerEngine *e)
         return false;
     }
     WITH_QEMU_LOCK_GUARD(&e->lock) {
-        scan(e, fetches);
+        if (!e->scanning) {
+            start_scan(e);
+        }
+        more = scan(e, fetches, &changed);
     }
-    more = send_all(e, fetches);
+    send_all(e, fetches);
     while (unstage_next(e)) {
         more = true;
     }
-    return more;
+    if (changed) {
+        pager_changed(e);
+    }
+    QEMU_LOCK_GUARD(&e->lock);
+    /* Nobody tells when these are over, which is soon */
+    return more || e->evicting || g_hash_table_size(e->staging.index);
 }
 
 void pager_fetch_destroy(PagerEngine *e)

@@ -22,11 +22,11 @@ static const char *const link_names[PAGER_LINK__MAX] = {
 };
 
 static PageLinkClient *host_connect(PagerHost *h, PagerLink link, bool take,
-                                    Error **errp)
+                                    bool *refused, Error **errp)
 {
     const PagerConfig *c = &h->e->config;
 
-    return c->connect(c->opaque, h->index, link, take, errp);
+    return c->connect(c->opaque, h->index, link, take, refused, errp);
 }
 
 /* The first reason is the one to tell of a host that is gone */
@@ -49,23 +49,45 @@ bool pager_host_need(PagerHost *h)
     return false;
 }
 
+/* What it means for the host that @old does not work.  Lock held. */
+static void note_failure(PagerHost *h, PagerLink link, PageLinkClient *old,
+                         const char *why)
+{
+    h->want |= 1u << link;
+    if (h->info.state == PAGER_HOST_UP) {
+        h->info.state = PAGER_HOST_DEGRADED;
+    }
+    if (pagelink_client_failure(old) == PAGELINK_ERR_TIMEOUT ||
+        (link != PAGER_LINK_WRITE && h->silent[link])) {
+        /* That was long enough: connecting takes as long again to fail */
+        h->attempts = MAX(h->attempts, 1);
+        if (h->needed) {
+            h->info.state = PAGER_HOST_LOST;
+        }
+    }
+    set_error(h, why);
+    qemu_cond_signal(&h->cond);
+}
+
 void pager_host_failed(PagerHost *h, PagerLink link, const char *why)
 {
     PageLinkClient *old;
+    bool over;
 
     trace_pager_host_failed(h->name, link_names[link], why);
     WITH_QEMU_LOCK_GUARD(&h->e->lock) {
         old = h->link[link];
         h->link[link] = NULL;
-        h->want |= 1u << link;
-        if (h->info.state == PAGER_HOST_UP) {
-            h->info.state = PAGER_HOST_DEGRADED;
+        /* Servers hang up when their session is ended */
+        over = h->e->gathered;
+        if (!over) {
+            note_failure(h, link, old, why);
         }
-        set_error(h, why);
-        qemu_cond_signal(&h->cond);
     }
     pagelink_client_free(old);
-    pager_changed(h->e);
+    if (!over) {
+        pager_changed(h->e);
+    }
 }
 
 void pager_host_lost_page(PagerHost *h, uint64_t page)
@@ -117,11 +139,13 @@ uint8_t pager_host_with_room(PagerEngine *e)
 static bool host_try(PagerHost *h, PagerLink link)
 {
     Error *err = NULL;
+    bool refused = false;
     PageLinkClient *c;
 
     qemu_mutex_unlock(&h->e->lock);
-    c = host_connect(h, link, false, &err);
+    c = host_connect(h, link, false, &refused, &err);
     qemu_mutex_lock(&h->e->lock);
+    h->refused = refused;
     if (!c) {
         set_error(h, error_get_pretty(err));
         error_free(err);
@@ -137,7 +161,8 @@ static void host_try_all(PagerHost *h)
     bool ok = true;
     unsigned link;
 
-    for (link = 0; ok && link < PAGER_LINK__MAX && !h->e->quit; link++) {
+    for (link = 0; ok && link < PAGER_LINK__MAX && !h->e->quit &&
+         !h->e->gathered; link++) {
         if (h->want & (1u << link)) {
             ok = host_try(h, link);
         }
@@ -170,7 +195,7 @@ static void *host_main(void *opaque)
         PagerHostState before = h->info.state;
         bool changed;
 
-        if (!h->want || h->gone) {
+        if (!h->want || h->gone || e->gathered) {
             pause_ms = RETRY_MIN_MS;
             qemu_cond_wait(&h->cond, &e->lock);
             continue;
@@ -202,7 +227,7 @@ bool pager_hosts_start(PagerEngine *e, Error **errp)
 
         for (link = 0; link < PAGER_LINK__MAX; link++) {
             /* The first takes the session over, the others join */
-            h->link[link] = host_connect(h, link, link == 0, errp);
+            h->link[link] = host_connect(h, link, link == 0, NULL, errp);
             if (!h->link[link]) {
                 return false;
             }

@@ -64,6 +64,9 @@ RemoteMemoryInfo *qmp_query_remote_memory(Error **errp)
 
     r = g_new0(RemoteMemoryInfo, 1);
     r->state = REMOTE_MEMORY_STATE_NONE;
+    if (pager_leaving()) {
+        r->state = REMOTE_MEMORY_STATE_GATHERING;
+    }
     if (!pager_engine()) {
         return r;
     }

@@ -12,6 +12,8 @@
 /* Main thread, BQL; NULL while not attached */
 PagerEngine *pager_engine(void);
 const SplitSetup *pager_setup(void);
+/* All is gathered, but the servers do not know yet.  Main thread, BQL. */
+bool pager_leaving(void);
 /* RAM that is not managed, bytes */
 uint64_t pager_unmanaged(void);
 

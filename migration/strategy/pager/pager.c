@@ -63,6 +63,7 @@ static struct {
     bool paused;                /* by us */
     bool unfinished;            /* by us, and devices were not told */
     bool ending;                /* the process */
+    bool leaving;               /* gathered, servers are being told */
     Error *blocker;
     QCryptoTLSCreds *creds;     /* or NULL */
     QEMUTimer *look_again;      /* whether a reset can be; or NULL */
@@ -85,6 +86,11 @@ uint64_t pager_unmanaged(void)
     return pager.unmanaged;
 }
 
+bool pager_leaving(void)
+{
+    return pager.leaving;
+}
+
 bool pager_attached(void)
 {
     return qatomic_read(&pager.attached);
@@ -93,7 +99,8 @@ bool pager_attached(void)
 /* -- Links -- */
 
 static PageLinkClient *connect_host(unsigned host, uint8_t role, uint8_t class,
-                                    uint16_t flags, Error **errp)
+                                    uint16_t flags, uint32_t *refused,
+                                    Error **errp)
 {
     const SplitSetup *s = pager.setup;
     g_autoptr(SocketAddress) addr = socket_parse(s->hosts[host].uri, errp);
@@ -107,6 +114,7 @@ static PageLinkClient *connect_host(unsigned host, uint8_t role, uint8_t class,
         .epoch = s->epoch + 1,
         .name = qemu_name ?: "qemu",
         .timeout_ms = LINK_TIMEOUT_MS,
+        .refused = refused,
     };
 
     if (!addr) {
@@ -118,12 +126,22 @@ static PageLinkClient *connect_host(unsigned host, uint8_t role, uint8_t class,
 }
 
 static PageLinkClient *engine_connect(void *opaque, unsigned host,
-                                      PagerLink link, bool take, Error **errp)
+                                      PagerLink link, bool take, bool *refused,
+                                      Error **errp)
 {
-    return connect_host(host, PAGELINK_ROLE_OWNER,
-                        link == PAGER_LINK_DEMAND ? PAGELINK_CLASS_DEMAND :
-                                                    PAGELINK_CLASS_BACKGROUND,
-                        take ? PAGELINK_HELLO_TAKE : 0, errp);
+    uint32_t code = 0;
+    PageLinkClient *c;
+
+    c = connect_host(host, PAGELINK_ROLE_OWNER,
+                     link == PAGER_LINK_DEMAND ? PAGELINK_CLASS_DEMAND :
+                                                 PAGELINK_CLASS_BACKGROUND,
+                     take ? PAGELINK_HELLO_TAKE : 0, &code, errp);
+    if (refused) {
+        *refused = code == PAGELINK_ERR_AUTH ||
+                   code == PAGELINK_ERR_STALE_EPOCH ||
+                   code == PAGELINK_ERR_SESSION_ENDED;
+    }
+    return c;
 }
 
 /* As a reader, which changes nothing */
@@ -133,7 +151,8 @@ static bool try_hosts(Error **errp)
 
     for (i = 0; i < pager.setup->n_hosts; i++) {
         PageLinkClient *c = connect_host(i, PAGELINK_ROLE_READER,
-                                         PAGELINK_CLASS_BACKGROUND, 0, errp);
+                                         PAGELINK_CLASS_BACKGROUND, 0, NULL,
+                                         errp);
 
         if (!c) {
             error_prepend(errp, "memory host %s cannot be reached from the "
@@ -245,6 +264,7 @@ static void tell(RemoteMemoryStatus status, unsigned host, const char *why)
     qapi_event_send_remote_memory(status, pager.setup->hosts[host].uri, why);
 }
 
+/* As far as has been told */
 static bool any_lost(void)
 {
     unsigned i;
@@ -255,6 +275,20 @@ static bool any_lost(void)
         }
     }
     return false;
+}
+
+static bool any_lost_now(void)
+{
+    bool lost = false;
+    PagerInfo info;
+    unsigned i;
+
+    pager_engine_query(pager.engine, &info);
+    for (i = 0; i < info.n_hosts; i++) {
+        lost |= info.hosts[i].state == PAGER_HOST_LOST;
+    }
+    pager_info_clear(&info);
+    return lost;
 }
 
 /*
@@ -314,10 +348,10 @@ static void compare_states(const PagerInfo *info)
     }
 }
 
-static void detach(void)
+/* The engine is no more */
+static void detached(void)
 {
     qatomic_set(&pager.attached, false);
-    g_clear_pointer(&pager.engine, pager_engine_free);
     advise_blocks(pager.setup, false);
     migrate_del_blocker(&pager.blocker);
     g_clear_pointer(&pager.states, g_free);
@@ -332,6 +366,31 @@ static void unprepare(void)
     pager.creds = NULL;
 }
 
+static void left(void *opaque)
+{
+    pager.leaving = false;
+    detached();
+    unprepare();
+    qapi_event_send_remote_memory(REMOTE_MEMORY_STATUS_GATHERED, NULL, NULL);
+}
+
+static void *leave(void *opaque)
+{
+    pager_engine_free(opaque);
+    aio_bh_schedule_oneshot(iohandler_get_aio_context(), left, NULL);
+    return NULL;
+}
+
+/* All is here.  To tell the servers may take as long as they like. */
+static void start_to_leave(void)
+{
+    QemuThread thread;
+
+    pager.leaving = true;
+    qemu_thread_create(&thread, "pager-leave", leave,
+                       g_steal_pointer(&pager.engine), QEMU_THREAD_DETACHED);
+}
+
 static void on_changed(void *opaque)
 {
     PagerInfo info;
@@ -343,13 +402,14 @@ static void on_changed(void *opaque)
     pager_engine_query(pager.engine, &info);
     compare_states(&info);
     gathered = info.gathered;
+    if (gathered) {
+        /* Whatever they are, nobody needs them any more */
+        memset(pager.states, 0, info.n_hosts * sizeof(*pager.states));
+    }
     pager_info_clear(&info);
     pause_or_go_on();
     if (gathered) {
-        detach();
-        unprepare();
-        qapi_event_send_remote_memory(REMOTE_MEMORY_STATUS_GATHERED, NULL,
-                                      NULL);
+        start_to_leave();
     }
 }
 
@@ -447,7 +507,7 @@ static void on_shutdown(Notifier *n, void *opaque)
         return;
     }
     pager.ending = true;
-    if (!pager.engine || !any_lost()) {
+    if (!pager.engine || (pager.no_poison && !any_lost_now())) {
         return;
     }
     if (pager.no_poison) {
@@ -463,7 +523,11 @@ static void on_shutdown(Notifier *n, void *opaque)
 
         g_array_append_val(vcpus, tid);
     }
-    /* Requests that wait for a lost page fail, or draining them never ends */
+    /*
+     * Requests that wait for a lost page fail, or draining them never ends.
+     * The host may be silent only so far: while the main thread drains, nobody
+     * will be told that it is lost.
+     */
     pager_engine_poison(pager.engine, (uint32_t *)vcpus->data, vcpus->len);
 }
 
@@ -634,10 +698,14 @@ bool pager_attach(const SplitLayout *l, Error **errp)
 
 void pager_abort(void)
 {
+    if (pager.leaving) {
+        return;
+    }
     if (pager.engine) {
         /* The source, whose epoch is over, cannot */
         pager_engine_end_sessions(pager.engine);
-        detach();
+        g_clear_pointer(&pager.engine, pager_engine_free);
+        detached();
     } else if (pager.setup) {
         advise_blocks(pager.setup, false);
     }
