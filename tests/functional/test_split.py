@@ -371,6 +371,15 @@ def lost_quit() -> None:
         check_equal(split.destination.exitcode(), 0, f'exit code of {pid}')
 
 
+@tap.test('quit while a memory host is silent, before it is lost')
+def silent_quit() -> None:
+    """The process ends when the host is lost, of which nobody is told"""
+    with cut_off(lost_already=False) as (_, split):
+        split.destination.cmd('quit')
+        split.destination.wait(60)
+        check_equal(split.destination.exitcode(), 0, 'exit code')
+
+
 @tap.test('quit while a memory host is lost, without UFFDIO_POISON')
 def lost_quit_old() -> None:
     """The process ends, though it does not wait for its disks"""
