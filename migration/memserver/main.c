@@ -35,6 +35,7 @@ enum {
     OPT_MAX_MEMORY = 256,
     OPT_QUOTA,
     OPT_EXPIRY,
+    OPT_TAKEN_EXPIRY,
     OPT_THREADS,
     OPT_MAX_CONNECTIONS,
     OPT_MAX_SESSIONS,
@@ -95,8 +96,12 @@ static void usage(const char *name)
 "      --max-memory=SIZE     pages of all sessions together (default: half\n"
 "                            of this host's memory)\n"
 "      --session-quota=SIZE  pages of any one session (default: no limit)\n"
-"      --session-expiry=SEC  end sessions that have been idle without a\n"
-"                            connection for so long (default: never)\n"
+"      --session-expiry=SEC  end sessions that nobody has taken over and that\n"
+"                            have had no connection for so long (default:\n"
+"                            never)\n"
+"      --taken-expiry=SEC    end those that were taken over, too: whose VM has\n"
+"                            been cut off for so long loses its memory\n"
+"                            (default: never)\n"
 "      --threads=N           I/O threads of each class, demand and background\n"
 "                            (default: one for each processor)\n"
 "      --max-connections=N   of all sessions (default: 4096)\n"
@@ -198,6 +203,7 @@ static const struct option long_options[] = {
     { "max-memory", required_argument, NULL, OPT_MAX_MEMORY },
     { "session-quota", required_argument, NULL, OPT_QUOTA },
     { "session-expiry", required_argument, NULL, OPT_EXPIRY },
+    { "taken-expiry", required_argument, NULL, OPT_TAKEN_EXPIRY },
     { "threads", required_argument, NULL, OPT_THREADS },
     { "max-connections", required_argument, NULL, OPT_MAX_CONNECTIONS },
     { "max-sessions", required_argument, NULL, OPT_MAX_SESSIONS },
@@ -289,6 +295,8 @@ static bool parse_option(Options *o, int opt, const char *name, Error **errp)
         return parse_pages(name, optarg, &s->session_quota, errp);
     case OPT_EXPIRY:
         return set_ms(name, optarg, &s->expiry_ms, errp);
+    case OPT_TAKEN_EXPIRY:
+        return set_ms(name, optarg, &s->taken_expiry_ms, errp);
     case OPT_THREADS:
         return set_u32(name, optarg, 1, 256, &s->threads, errp);
     case OPT_MAX_CONNECTIONS:

@@ -127,7 +127,8 @@ static void *janitor_main(void *opaque)
         now = g_get_monotonic_time() / 1000;
         if (now - last >= MS_TICK_MS) {
             ms_sessions_tick(&server->sessions, now, now - last,
-                             o->idle_report_ms, o->expiry_ms);
+                             o->idle_report_ms, o->expiry_ms,
+                             o->taken_expiry_ms);
             last = now;
         }
     }

@@ -26,6 +26,7 @@ typedef struct MsServerOptions {
     uint32_t max_sessions;
     uint32_t session_connections;   /* of any one session */
     int64_t expiry_ms;          /* of sessions, 0: never */
+    int64_t taken_expiry_ms;    /* of those that were taken over, 0: never */
     int64_t idle_report_ms;
     int64_t stall_ms;           /* a connection in mid-message */
     int64_t hello_ms;           /* for TLS, then again for HELLO */

@@ -387,7 +387,8 @@ static char *session_report(MsSession *s, const char *what, int64_t idle_ms)
 }
 
 void ms_sessions_tick(MsSessions *t, int64_t now_ms, int64_t interval_ms,
-                      int64_t report_ms, int64_t expiry_ms)
+                      int64_t report_ms, int64_t expiry_ms,
+                      int64_t taken_expiry_ms)
 {
     MsSessionList expired = QTAILQ_HEAD_INITIALIZER(expired);
     g_autoptr(GPtrArray) reports = g_ptr_array_new_with_free_func(g_free);
@@ -399,6 +400,7 @@ void ms_sessions_tick(MsSessions *t, int64_t now_ms, int64_t interval_ms,
         uint64_t in = qatomic_read(&s->counters.bytes_in);
         uint64_t out = qatomic_read(&s->counters.bytes_out);
         int64_t idle = now_ms - qatomic_read(&s->used_ms);
+        int64_t expiry = qatomic_read(&s->taken) ? taken_expiry_ms : expiry_ms;
 
         if (interval_ms > 0) {
             qatomic_set(&s->in_rate, (in - s->last_in) * 1000 / interval_ms);
@@ -415,8 +417,7 @@ void ms_sessions_tick(MsSessions *t, int64_t now_ms, int64_t interval_ms,
                                                     "anybody", idle));
         }
         /* Connections are made under this lock, so none can come between */
-        if (expiry_ms && !qatomic_read(&s->connections) &&
-            idle >= expiry_ms) {
+        if (expiry && !qatomic_read(&s->connections) && idle >= expiry) {
             g_ptr_array_add(reports, session_report(s, "expires", idle));
             session_unpublish(t, s);
             QTAILQ_INSERT_TAIL(&expired, s, link);

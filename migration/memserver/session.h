@@ -176,9 +176,12 @@ bool ms_sessions_reap(MsSessions *t, MsFrameCache *cache, void **ticket);
  * @report_ms: report a session that has been idle for this long
  * @expiry_ms: unpublish sessions without connection that have been idle for
  *             this long, 0: never
+ * @taken_expiry_ms: the same for those that have been taken over, which may be
+ *                   all there is of the memory of a VM that runs
  */
 void ms_sessions_tick(MsSessions *t, int64_t now_ms, int64_t interval_ms,
-                      int64_t report_ms, int64_t expiry_ms);
+                      int64_t report_ms, int64_t expiry_ms,
+                      int64_t taken_expiry_ms);
 
 /**
  * ms_sessions_status: sums over all sessions, and records of some

@@ -387,7 +387,8 @@ def test_help(_):
     """--help, --version, and options that are wrong"""
     text = run('--help')
     for option in ('--listen', '--max-memory', '--session-quota',
-                   '--session-expiry', '--threads', '--object', '--tls-creds',
+                   '--session-expiry', '--taken-expiry', '--threads',
+                   '--object', '--tls-creds',
                    '--session-connections', '--local-status',
                    '--tls-authz', '--daemonize', '--pid-file', '--status',
                    '--selftest'):

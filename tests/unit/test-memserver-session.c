@@ -247,7 +247,7 @@ static void *neighbour_main(void *opaque)
     b = join(w->f, 'b', 'k', PAGELINK_HELLO_TAKE, 2, 0);
     ms_session_disconnect(&w->f->table, b);
     ms_sessions_status(&w->f->table, NULL, &sum, records, 3);
-    ms_sessions_tick(&w->f->table, 0, 1000, INT64_MAX, 0);
+    ms_sessions_tick(&w->f->table, 0, 1000, INT64_MAX, 0, 0);
     qatomic_set(&w->done, true);
     return NULL;
 }
@@ -424,13 +424,13 @@ static void test_expiry(void)
     b = join(&f, 'b', 'k', PAGELINK_HELLO_CREATE, 1, 0);
     ms_session_disconnect(&f.table, b);
     now = b->used_ms;
-    ms_sessions_tick(&f.table, now + 4000, 1000, 100000, 5000);
+    ms_sessions_tick(&f.table, now + 4000, 1000, 100000, 5000, 0);
     g_assert_cmpuint(ms_sessions_count(&f.table), ==, 2);
     /* Never without being asked to */
-    ms_sessions_tick(&f.table, now + 1000000, 1000, 10000000, 0);
+    ms_sessions_tick(&f.table, now + 1000000, 1000, 10000000, 0, 0);
     g_assert_cmpuint(ms_sessions_count(&f.table), ==, 2);
     /* One that is connected does not expire, however idle */
-    ms_sessions_tick(&f.table, now + 6000, 1000, 100000, 5000);
+    ms_sessions_tick(&f.table, now + 6000, 1000, 100000, 5000, 0);
     g_assert_cmpuint(ms_sessions_count(&f.table), ==, 1);
     g_assert_true(ms_sessions_reap(&f.table, &f.cache, &ticket));
     g_assert_null(ticket);
@@ -439,6 +439,30 @@ static void test_expiry(void)
     g_assert_cmpint(records[0].uuid[0], ==, 'a');
     g_assert_cmpuint(records[0].connections, ==, 1);
     ms_session_disconnect(&f.table, a);
+    teardown(&f);
+}
+
+/* What a VM has taken over is its memory, however long it is cut off */
+static void test_expiry_taken(void)
+{
+    MsSession *s;
+    int64_t now;
+    void *ticket;
+    Fixture f;
+
+    setup(&f, 1000, 0);
+    s = join(&f, 'a', 'k', PAGELINK_HELLO_CREATE, 1, 0);
+    ms_session_disconnect(&f.table, s);
+    s = join(&f, 'a', 'k', PAGELINK_HELLO_TAKE, 2, 0);
+    ms_session_disconnect(&f.table, s);
+    now = s->used_ms;
+    ms_sessions_tick(&f.table, now + 1000000, 1000, 10000000, 5000, 0);
+    g_assert_cmpuint(ms_sessions_count(&f.table), ==, 1);
+    ms_sessions_tick(&f.table, now + 6000, 1000, 10000000, 5000, 7000);
+    g_assert_cmpuint(ms_sessions_count(&f.table), ==, 1);
+    ms_sessions_tick(&f.table, now + 8000, 1000, 10000000, 0, 7000);
+    g_assert_cmpuint(ms_sessions_count(&f.table), ==, 0);
+    g_assert_true(ms_sessions_reap(&f.table, &f.cache, &ticket));
     teardown(&f);
 }
 
@@ -454,7 +478,7 @@ static void test_rates(void)
     b = join(&f, 'b', 'k', PAGELINK_HELLO_CREATE, 1, 0);
     a->counters.bytes_in = 5000;
     b->counters.bytes_out = 300;
-    ms_sessions_tick(&f.table, a->used_ms, 500, 100000, 0);
+    ms_sessions_tick(&f.table, a->used_ms, 500, 100000, 0, 0);
     g_assert_cmpuint(ms_sessions_status(&f.table, NULL, &sum, r, 3), ==, 2);
     g_assert_cmpuint(r[0].in_rate, ==, 10000);
     g_assert_cmpuint(r[1].out_rate, ==, 600);
@@ -498,6 +522,7 @@ int main(int argc, char **argv)
     g_test_add_func("/memserver/session/end", test_end);
     g_test_add_func("/memserver/session/quota", test_quota);
     g_test_add_func("/memserver/session/expiry", test_expiry);
+    g_test_add_func("/memserver/session/expiry/taken", test_expiry_taken);
     g_test_add_func("/memserver/session/rates", test_rates);
     g_test_add_func("/memserver/session/long-name", test_long_name);
     return g_test_run();
