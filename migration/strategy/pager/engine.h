@@ -219,7 +219,7 @@ void pager_engine_end_sessions(PagerEngine *e);
 /*
  * pager_engine_free: stop, unregister, free
  *
- * Waits for servers that are being connected, and when a gather is done for all.
+ * Waits for servers that are being connected, and after a gather for all.
  *
  * Pages that are not resident are zero from then on: nobody may use the
  * regions any more, unless a gather is done.
