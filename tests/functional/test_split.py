@@ -20,7 +20,7 @@ import sys
 import time
 from typing import Iterator, List, Tuple, cast
 
-from lib import paths, remote, scenario
+from lib import paths, readme, remote, scenario
 from lib.binary import Binary
 from lib.guest import Load
 from lib.machines import Machines
@@ -562,19 +562,10 @@ def cut_early() -> None:
             check_equal(split.source.status(), 'running', 'the source')
 
 
-def readme() -> List[Tuple[str, str]]:
-    """Who types what, in README.rst's section on split memory"""
-    text = (paths.REPO / 'README.rst').read_text(encoding='utf-8')
-    lines = re.findall(r'^    (mem\d|dst|src|\(dst\)|\(src\))\$? +(.*)$', text,
-                       re.MULTILINE)
-    check(lines, 'README.rst tells nothing of split memory')
-    return lines
-
-
 @tap.test('the commands of README.rst')
 def commands() -> None:
     """Each as it stands there, but for sizes and the names of the hosts"""
-    lines = readme()
+    lines = readme.commands('A VM that no host has room for')
     memory = [who for who, _ in lines if who.startswith('mem')]
     case = Case(256, 40, len(memory))
     with Network(['src', 'dst', *memory]) as network, \

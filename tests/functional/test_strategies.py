@@ -10,10 +10,12 @@ heavy guest dirties memory many times as fast as the link carries it, an idle
 one next to none.
 """
 
+import os
+import re
 import sys
 from typing import Any, Callable, List
 
-from lib import scenario
+from lib import paths, readme, scenario
 from lib.guest import Load
 from lib.machines import Machines
 from lib.migration import MIB, Migration, Record, Settings
@@ -201,6 +203,28 @@ def nodes() -> None:
         record = migration.run()
         note(str(record))
         scenario.check_completed(room, migration, record)
+
+
+@tap.test('the commands of README.rst')
+def readme_commands() -> None:
+    """Those to try a strategy with, in the human monitor"""
+    where = paths.scratch() / f'readme-{os.getpid()}.sock'
+    with Machines(scenario.our_binary(), scenario.IDLE,
+                  scenario.MEMORY) as room:
+        source, destination = room.start(), room.expect()
+        for who, line in readme.commands('Which strategy?'):
+            machine = source if who == '(src)' else destination
+            said = machine.hmp(re.sub(r'tcp:\S+', f'unix:{where}', line))
+            note(f'{who} {line}\n{said}')
+            check('rror' not in said and 'unknown' not in said, said)
+        check('strategy: auto' in said, f'the last answer: {said}')
+        while source.migration()['status'] != 'completed':
+            check(source.migration()['status'] != 'failed', 'it failed')
+            source.next_event(1.0)
+        room.guest.runs_in(destination)
+        room.guest.wait_beats(2)
+        check_equal(room.guest.verify().total, 0, 'wrong pages')
+        where.unlink(missing_ok=True)
 
 
 if __name__ == '__main__':
