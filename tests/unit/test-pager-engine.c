@@ -423,12 +423,26 @@ static Fixture *start(const Setup *s)
     return f;
 }
 
+static bool any_session(Fixture *f)
+{
+    unsigned i, n = 0;
+
+    for (i = 0; i < f->setup.hosts; i++) {
+        n += ms_server_sessions(f->server[i]);
+    }
+    g_thread_yield();
+    return n;
+}
+
 static void stop(Fixture *f)
 {
     unsigned i, j;
 
     if (f->e) {
-        pager_engine_end_sessions(f->e);
+        do {
+            /* In vain with a server that is being connected again */
+            pager_engine_end_sessions(f->e);
+        } while (any_session(f));
         pager_engine_free(f->e);
     }
     for (i = 0; i < f->setup.hosts; i++) {
@@ -1054,13 +1068,10 @@ static void test_poison(void)
         return;
     }
     s.local = 0;
-    s.hosts = 2;
     s.timeout_ms = 200;
     f = start(&s);
     mute(f, 0);
     pager_engine_poison(f->e, NULL, 0);
-    /* It has the other */
-    verify(f, 0, SPLIT_EXTENT_PAGES + 44);
     qemu_thread_create(&thread, "writer", write_page, f,
                        QEMU_THREAD_JOINABLE);
     ret = (intptr_t)qemu_thread_join(&thread);
