@@ -24,6 +24,31 @@
 #include "client-int.h"
 #include "trace.h"
 
+/* Probes without an answer until a peer is taken to be gone */
+#define KEEPALIVE_COUNT     4
+/*
+ * s; sooner than the server: here it saves whoever is next to need something
+ * the wait until that times out
+ */
+#define KEEPALIVE_IDLE      20
+#define KEEPALIVE_INTERVAL  5
+
+void pagelink_prepare_socket(QIOChannelSocket *sioc, int idle, int interval)
+{
+    int on = 1, count = KEEPALIVE_COUNT;
+
+    qio_channel_set_blocking(QIO_CHANNEL(sioc), false, NULL);
+    qio_channel_set_delay(QIO_CHANNEL(sioc), false);
+    if (sioc->localAddr.ss_family == AF_UNIX) {
+        return;
+    }
+    setsockopt(sioc->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(sioc->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    setsockopt(sioc->fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval,
+               sizeof(interval));
+    setsockopt(sioc->fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+}
+
 bool pagelink_client_report(const PageLinkFault *fault, const char *peer,
                             Error **errp)
 {
@@ -710,8 +735,7 @@ PageLinkClient *pagelink_client_connect(const PageLinkClientOptions *o,
     }
     c->ioc = QIO_CHANNEL(c->sioc);
     object_ref(OBJECT(c->ioc));
-    qio_channel_set_blocking(QIO_CHANNEL(c->sioc), false, NULL);
-    qio_channel_set_delay(QIO_CHANNEL(c->sioc), false);
+    pagelink_prepare_socket(c->sioc, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL);
     client_limit(c, o, start_ms);
     if (o->tls_creds && !client_tls(c, o, errp)) {
         goto fail;

@@ -64,6 +64,15 @@ typedef struct PageLinkPage {
 } PageLinkPage;
 
 /**
+ * pagelink_prepare_socket: non-blocking, no delay, and probes of idle links
+ * @idle: seconds without traffic before the first probe
+ * @interval: between probes, of which four may be in vain
+ *
+ * A peer that vanished without a word must not stay for ever.  Both ends.
+ */
+void pagelink_prepare_socket(QIOChannelSocket *sioc, int idle, int interval);
+
+/**
  * PageLinkDone: a request is complete
  * @error: NULL, or what went wrong; valid during the call
  *

@@ -13,6 +13,7 @@
 #include "qemu/lockable.h"
 #include "qemu/sockets.h"
 #include "qemu/units.h"
+#include "client.h"
 #include "server-int.h"
 #include "trace.h"
 
@@ -249,18 +250,7 @@ static void shake_start(MsServer *server, QIOChannelSocket *sioc)
 static void prepare_socket(QIOChannelSocket *sioc)
 {
     qio_channel_set_name(QIO_CHANNEL(sioc), "memserver");
-    qio_channel_set_blocking(QIO_CHANNEL(sioc), false, NULL);
-    qio_channel_set_delay(QIO_CHANNEL(sioc), false);
-    if (sioc->localAddr.ss_family != AF_UNIX) {
-        /* A peer that vanished without a word must not stay for ever */
-        int on = 1, idle = 60, interval = 15, count = 4;
-
-        setsockopt(sioc->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-        setsockopt(sioc->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-        setsockopt(sioc->fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval,
-                   sizeof(interval));
-        setsockopt(sioc->fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
-    }
+    pagelink_prepare_socket(sioc, 60, 15);
 }
 
 static void server_accept(QIONetListener *listener, QIOChannelSocket *sioc,

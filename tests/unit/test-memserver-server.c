@@ -12,6 +12,7 @@
 
 #include "qemu/osdep.h"
 #include <poll.h>
+#include <netinet/tcp.h>
 #include <sys/un.h>
 #include "qapi/error.h"
 #include "qemu/bswap.h"
@@ -223,6 +224,67 @@ static void test_async(void)
     }
     pagelink_client_free(c);
     stop(server, 1);
+}
+
+/* Both ends of a TCP connection */
+static void tcp_pair(int fds[2])
+{
+    struct sockaddr_in addr = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    };
+    socklen_t len = sizeof(addr);
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+
+    g_assert_cmpint(listener, >=, 0);
+    g_assert_cmpint(bind(listener, (struct sockaddr *)&addr, len), ==, 0);
+    g_assert_cmpint(listen(listener, 1), ==, 0);
+    g_assert_cmpint(getsockname(listener, (struct sockaddr *)&addr, &len), ==,
+                    0);
+    fds[0] = socket(AF_INET, SOCK_STREAM, 0);
+    g_assert_cmpint(connect(fds[0], (struct sockaddr *)&addr, len), ==, 0);
+    fds[1] = accept(listener, NULL, NULL);
+    g_assert_cmpint(fds[1], >=, 0);
+    close(listener);
+}
+
+static int option(int fd, int level, int name)
+{
+    int value = -1;
+    socklen_t len = sizeof(value);
+
+    g_assert_cmpint(getsockopt(fd, level, name, &value, &len), ==, 0);
+    return value;
+}
+
+/* Idle links are probed from both ends, from the client's within a minute */
+static void test_idle(void)
+{
+    MsServer *server = start(1000, 0);
+    PageLinkClientOptions o = {
+        .role = PAGELINK_ROLE_OWNER, .class = PAGELINK_CLASS_BACKGROUND,
+        .flags = PAGELINK_HELLO_CREATE, .epoch = 1, .name = "test",
+    };
+    QIOChannelSocket *sioc;
+    PageLinkClient *c;
+    int fds[2], served;
+
+    tcp_pair(fds);
+    served = dup(fds[1]);
+    sioc = qio_channel_socket_new_fd(fds[1], &error_abort);
+    ms_server_add_channel(server, sioc);
+    object_unref(OBJECT(sioc));
+    o.sioc = qio_channel_socket_new_fd(fds[0], &error_abort);
+    c = pagelink_client_connect(&o, &error_abort);
+    object_unref(OBJECT(o.sioc));
+    g_assert_cmpint(option(served, SOL_SOCKET, SO_KEEPALIVE), ==, 1);
+    g_assert_cmpint(option(fds[0], SOL_SOCKET, SO_KEEPALIVE), ==, 1);
+    g_assert_cmpint(option(fds[0], IPPROTO_TCP, TCP_KEEPIDLE) +
+                    option(fds[0], IPPROTO_TCP, TCP_KEEPINTVL) *
+                    option(fds[0], IPPROTO_TCP, TCP_KEEPCNT), <, 60);
+    close(served);
+    g_assert_true(pagelink_client_end(c, &error_abort));
+    pagelink_client_free(c);
+    ms_server_free(server);
 }
 
 static void test_refusals(void)
@@ -733,6 +795,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     g_test_add_func("/memserver/server/round-trip", test_round_trip);
     g_test_add_func("/memserver/server/async", test_async);
+    g_test_add_func("/memserver/server/idle", test_idle);
     g_test_add_func("/memserver/server/refusals", test_refusals);
     g_test_add_func("/memserver/server/full", test_full);
     g_test_add_func("/memserver/server/half-messages", test_half_messages);
