@@ -296,7 +296,8 @@ static bool check_capacity(SplitSource *s, Error **errp)
         share = frames ? extents * MIN(h->frames, pages) / frames + 1 : 0;
         most = MIN(h->capacity, h->frames - MIN(h->frames, share));
         if (most <= SPLIT_EXTENT_PAGES) {
-            error_setg(errp, "memory host %s has no room", host->uri);
+            error_setg(errp, "memory host %s has no room: free some, or "
+                       "leave it out", host->uri);
             return false;
         }
         host->capacity = h->capacity * SPLIT_PAGE_SIZE;
