@@ -23,6 +23,7 @@
 #include "qemu/thread.h"
 #include "migration/memserver/server.h"
 #include "migration/strategy/pager/engine.h"
+#include "migration/strategy/pager/shares.h"
 #include "migration/strategy/pager/staging.h"
 #include "migration/strategy/pager/uffd.h"
 #include "migration/strategy/split/layout.h"
@@ -42,6 +43,8 @@ typedef struct Setup {
     unsigned rounds;            /* accesses by each thread */
     uint64_t lost;              /* page that no server has; 0: none */
     int timeout_ms;             /* or 0 */
+    uint64_t capacity;          /* of each as told to the engine; 0: that */
+    bool dense;                 /* no page is made zero */
 } Setup;
 
 typedef struct Fixture {
@@ -396,7 +399,7 @@ static Fixture *start(const Setup *s)
         o.threads = 1;
         f->server[i] = ms_server_new(&o, &error_abort);
         hosts[i] = (PagerHostConfig) {
-            .name = "server", .capacity = s->server_pages
+            .name = "server", .capacity = s->capacity ?: s->server_pages
         };
     }
     for (i = 0; i < s->regions; i++) {
@@ -481,6 +484,8 @@ typedef struct Worker {
     unsigned index;
     uint64_t seed;
     uint64_t worst;             /* most pages seen resident */
+    uint64_t most;              /* and stored at one server */
+    bool full;                  /* so the engine said at some time */
 } Worker;
 
 static uint64_t next_random(uint64_t *seed)
@@ -502,19 +507,22 @@ static void use_page(Worker *w)
     uint64_t *generation = &f->generation[region][page];
 
     verify(f, region, page);
-    switch (next_random(&w->seed) % 8) {
+    switch (next_random(&w->seed) % (s->dense ? 4 : 8)) {
     case 0:
     case 1:
         fill(page_of(f, region, page), region, page, ++*generation);
         break;
     case 2:
+        if (s->dense) {
+            break;
+        }
         /* Zero pages travel in another way */
         *generation = 0;
         fill(page_of(f, region, page), region, page, 0);
         break;
     case 3:
         /* A balloon */
-        if (page % 7 == 0) {
+        if (!s->dense && page % 7 == 0) {
             *generation = 0;
             g_assert_cmpint(madvise(page_of(f, region, page), PAGE,
                                     MADV_DONTNEED), ==, 0);
@@ -525,6 +533,19 @@ static void use_page(Worker *w)
     }
 }
 
+static void look(Worker *w)
+{
+    PagerInfo info = query(w->f);
+    unsigned i;
+
+    w->worst = MAX(w->worst, info.resident + info.staged);
+    for (i = 0; i < info.n_hosts; i++) {
+        w->most = MAX(w->most, info.hosts[i].stored);
+    }
+    w->full |= info.full;
+    pager_info_clear(&info);
+}
+
 static void *work(void *opaque)
 {
     Worker *w = opaque;
@@ -533,10 +554,7 @@ static void *work(void *opaque)
     for (i = 0; i < w->f->setup.rounds; i++) {
         use_page(w);
         if (i % 64 == 0) {
-            PagerInfo info = query(w->f);
-
-            w->worst = MAX(w->worst, info.resident + info.staged);
-            pager_info_clear(&info);
+            look(w);
         }
     }
     return NULL;
@@ -762,6 +780,103 @@ static void test_lost(void)
     stop(f);
 }
 
+static void bring_back(Fixture *f, unsigned host)
+{
+    WITH_QEMU_LOCK_GUARD(&f->lock) {
+        f->refuse[host] = false;
+    }
+    await_state(f, host, PAGER_HOST_UP);
+}
+
+/* Pages of a region that server @host has if they are not local */
+static uint64_t page_at(const Setup *s, unsigned host, uint64_t i)
+{
+    uint64_t extent = i / SPLIT_EXTENT_PAGES * s->hosts + host;
+
+    return extent * SPLIT_EXTENT_PAGES + i % SPLIT_EXTENT_PAGES;
+}
+
+typedef struct Writer {
+    Fixture *f;
+    QemuThread thread;
+    bool done;                  /* under the lock */
+} Writer;
+
+/* Uses pages that the first server has; the others may be away */
+static void *write_first(void *opaque)
+{
+    Writer *w = opaque;
+    Fixture *f = w->f;
+    uint64_t n = f->setup.pages / f->setup.hosts, seed = 1;
+    unsigned i;
+
+    for (i = 0; i < f->setup.rounds; i++) {
+        uint64_t page = page_at(&f->setup, 0, next_random(&seed) % n);
+
+        verify(f, 0, page);
+        fill(page_of(f, 0, page), 0, page, ++f->generation[0][page]);
+    }
+    WITH_QEMU_LOCK_GUARD(&f->lock) {
+        w->done = true;
+        qemu_cond_broadcast(&f->cond);
+    }
+    return NULL;
+}
+
+static PagerHostState state_of(Fixture *f, unsigned host)
+{
+    PagerInfo info = query(f);
+    PagerHostState state = info.hosts[host].state;
+
+    pager_info_clear(&info);
+    return state;
+}
+
+/*
+ * Of two servers one is away, and nobody needs its pages.  What leaves goes to
+ * the other, even if it came from the one that is away.
+ */
+static void test_one_lost(void)
+{
+    Setup s = small;
+    PagerHostState state;
+    Writer w = { 0 };
+    uint64_t p;
+
+    s.hosts = 2;
+    s.local = 0;
+    w.f = start(&s);
+    /* Resident now, some written to and some not */
+    for (p = 0; p < s.limit / 2; p++) {
+        uint64_t page = page_at(&s, 1, p);
+
+        verify(w.f, 0, page);
+        if (p % 2) {
+            fill(page_of(w.f, 0, page), 0, page, ++w.f->generation[0][page]);
+        }
+    }
+    shut_down(w.f, 1);
+    await_state(w.f, 1, PAGER_HOST_DEGRADED);
+    qemu_thread_create(&w.thread, "writer", write_first, &w,
+                       QEMU_THREAD_JOINABLE);
+    WITH_QEMU_LOCK_GUARD(&w.f->lock) {
+        while (state_of(w.f, 1) == PAGER_HOST_DEGRADED && !w.done) {
+            qemu_cond_wait(&w.f->cond, &w.f->lock);
+        }
+    }
+    state = state_of(w.f, 1);
+    g_assert_cmpint(state, ==, PAGER_HOST_DEGRADED);
+    /* They are at the first server, or here */
+    for (p = 0; p < s.limit / 2; p++) {
+        verify(w.f, 0, page_at(&s, 1, p));
+    }
+    g_assert_cmpint(state_of(w.f, 1), ==, PAGER_HOST_DEGRADED);
+    qemu_thread_join(&w.thread);
+    bring_back(w.f, 1);
+    verify_all(w.f);
+    stop(w.f);
+}
+
 typedef struct Reader {
     Fixture *f;
     QemuThread thread;
@@ -794,14 +909,6 @@ static void start_reader(Reader *r, Fixture *f, uint64_t page, bool verify)
     *r = (Reader) { .f = f, .page = page, .verify = verify };
     qemu_thread_create(&r->thread, "reader", read_page, r,
                        QEMU_THREAD_JOINABLE);
-}
-
-static void bring_back(Fixture *f, unsigned host)
-{
-    WITH_QEMU_LOCK_GUARD(&f->lock) {
-        f->refuse[host] = false;
-    }
-    await_state(f, host, PAGER_HOST_UP);
 }
 
 /*
@@ -1209,11 +1316,13 @@ static void test_full(void)
     uint64_t p;
     PagerInfo info;
     Fixture *f;
+    int64_t begin;
 
     s.limit = 128;
     s.server_pages = 1850;
     s.local = 0;
     f = start(&s);
+    begin = g_get_monotonic_time();
     write_all(f);
     verify_all(f);
     info = query(f);
@@ -1221,8 +1330,14 @@ static void test_full(void)
                    " refused %" PRIu64 " full %d", info.resident, info.staged,
                    info.hosts[0].stored, info.hosts[0].refused, info.full);
     g_assert_cmpuint(info.hosts[0].refused, >, 0);
+    /* It is tried once a second, with less each time it refuses */
+    g_assert_cmpuint(info.hosts[0].refused, <=, 4 * PAGER_SHARES_HOST *
+                     (2 + (g_get_monotonic_time() - begin) / G_USEC_PER_SEC));
+    g_assert_true(info.full);
+    g_assert_cmpuint(info.resident + info.staged, >=,
+                     s.pages - s.server_pages);
+    g_assert_cmpuint(s.pages - s.server_pages, >, s.limit);
     pager_info_clear(&info);
-    g_assert_cmpuint(mapped(f), >, s.limit);
     for (p = 0; p < s.pages; p += 2) {
         f->generation[0][p] = 0;
         g_assert_cmpint(madvise(page_of(f, 0, p), PAGE, MADV_DONTNEED), ==, 0);
@@ -1233,6 +1348,102 @@ static void test_full(void)
         info = query(f);
     } while (info.resident + info.staged > s.limit);
     pager_info_clear(&info);
+    stop(f);
+}
+
+/* As much as the engine needs its servers to have room for */
+static uint64_t least_room(const Setup *s)
+{
+    PagerShares shares = pager_shares(s->limit);
+
+    return s->pages - s->limit + shares.staging + shares.headroom +
+           s->hosts * PAGER_SHARES_HOST;
+}
+
+/* All pages are written to, then the threads use them */
+static void fill_and_thrash(Fixture *f)
+{
+    Worker w[MAX_THREADS], filler = { .f = f };
+    uint64_t worst, p;
+    PagerInfo info;
+    unsigned i;
+
+    for (p = 0; p < f->setup.pages; p++) {
+        fill(page_of(f, 0, p), 0, p, ++f->generation[0][p]);
+        look(&filler);
+    }
+    verify_all(f);
+    start_work(f, w);
+    worst = end_work(f, w);
+    verify_all(f);
+    look(&filler);
+    worst = MAX(worst, filler.worst);
+    report(f);
+    info = query(f);
+    for (i = 0; i < f->setup.hosts; i++) {
+        g_test_message("server %u: %" PRIu64 " stored, %" PRIu64 " written, %"
+                       PRIu64 " dropped, %" PRIu64 " refused", i,
+                       info.hosts[i].stored, info.hosts[i].written,
+                       info.hosts[i].dropped, info.hosts[i].refused);
+        g_assert_cmpuint(info.hosts[i].dropped, >, 0);
+    }
+    pager_info_clear(&info);
+    g_test_message("at most %" PRIu64 " pages, limit %" PRIu64, worst,
+                   f->setup.limit);
+    g_assert_cmpuint(worst, <=, f->setup.limit + f->setup.threads);
+    g_assert_cmpuint(mapped(f), <=, f->setup.limit);
+    g_assert_false(filler.full);
+    for (i = 0; i < f->setup.threads; i++) {
+        g_assert_false(w[i].full);
+        filler.most = MAX(filler.most, w[i].most);
+    }
+    if (f->setup.capacity) {
+        g_assert_cmpuint(filler.most, <=, f->setup.capacity);
+    }
+}
+
+/*
+ * Servers with just as much room as they have to have.  They are full from
+ * the start: for each page that leaves, another must be given up there.
+ */
+static void fit(unsigned hosts)
+{
+    Setup s = small;
+    Fixture *f;
+
+    s.hosts = hosts;
+    s.local = 4;
+    s.dense = true;
+    /* And what they need beside pages: a frame per extent, and the tables */
+    s.server_pages = DIV_ROUND_UP(least_room(&s), hosts) +
+                     split_extents(s.pages) + 2;
+    f = start(&s);
+    fill_and_thrash(f);
+    stop(f);
+}
+
+static void test_fit(void)
+{
+    fit(1);
+}
+
+static void test_fit_hosts(void)
+{
+    fit(3);
+}
+
+/* Servers that have room, of which no more is to be used than was said */
+static void test_capacity(void)
+{
+    Setup s = small;
+    Fixture *f;
+
+    s.hosts = 2;
+    s.local = 4;
+    s.dense = true;
+    s.capacity = DIV_ROUND_UP(least_room(&s), s.hosts);
+    f = start(&s);
+    fill_and_thrash(f);
     stop(f);
 }
 
@@ -1363,11 +1574,15 @@ static const Test tests[] = {
     { "silent", test_silent },
     { "poison", test_poison },
     { "lost", test_lost },
+    { "one-lost", test_one_lost },
     { "hold", test_hold },
     { "hold-gather", test_hold_gather },
     { "lost-page", test_lost_page },
     { "session-ended", test_session_ended },
     { "full", test_full, true },
+    { "fit", test_fit, true },
+    { "fit-hosts", test_fit_hosts },
+    { "capacity", test_capacity },
     { "prefetch", test_prefetch },
 };
 

@@ -3,8 +3,8 @@
  *
  * engine.c starts and stops it and answers queries, place.c finds out what is
  * where at first, fault.c has the thread that serves faults, fetch.c what it
- * asks servers for, evictor.c the thread that makes room, host.c the servers
- * and the threads that connect again.
+ * asks servers for, evictor.c the thread that makes room, room.c that at the
+ * servers, host.c the servers and the threads that connect again.
  *
  * Locks: PagerEngine.lock, nothing else, and never held over a system call
  * but a signal to a thread.
@@ -20,13 +20,14 @@
 #include "qemu/thread.h"
 #include "engine.h"
 #include "policy.h"
+#include "shares.h"
 #include "staging.h"
 #include "stride.h"
 
 #define PAGER_NO_HOST           0xff
 #define PAGER_FETCH_PAGES       16      /* in a GET that nobody waits for */
 #define PAGER_MAX_FETCHES       4       /* of those under way, per host */
-#define PAGER_EVICT_BATCH       64
+#define PAGER_EVICT_BATCH       PAGER_SHARES_HOST
 #define PAGER_DETECTORS         16
 #define PAGER_MAX_DROPS         4096    /* ranges that wait to be dropped */
 
@@ -105,7 +106,8 @@ typedef struct PagerHost {
     unsigned want;              /* links to connect: 1 << PagerLink */
     unsigned attempts;          /* in vain since it was up */
     bool needed;                /* somebody waits */
-    bool full;                  /* refused a page */
+    uint64_t most;              /* pages that it takes, as far as known */
+    int64_t refused_at;         /* ns */
     bool refused;               /* it said that there is no such session */
     bool gone;                  /* it has lost pages: never used again */
     PagerHostInfo info;
@@ -244,7 +246,20 @@ void pager_host_lost_page(PagerHost *h, uint64_t page);
 bool pager_host_refresh(PagerHost *h, PagerLink link);
 /* Somebody waits for this host.  Lock held; true if the state changed. */
 bool pager_host_need(PagerHost *h);
+
+/* room.c */
+/* For how many pages that it has not got.  Lock held. */
+uint64_t pager_host_room(const PagerHost *h);
 /* The host that has most room, or PAGER_NO_HOST.  Lock held. */
 uint8_t pager_host_with_room(PagerEngine *e);
+/* It refused @n pages that it had not got.  Lock held. */
+void pager_host_refused(PagerHost *h, unsigned n);
+/*
+ * No host has room, and @n pages need it: give copies up of pages that are
+ * resident.  @from: where to look first, and next time.  Evictor.
+ *
+ * Returns: whether a host may have room now.  DROPs are to be sent first.
+ */
+bool pager_make_room(PagerEngine *e, uint64_t *from, unsigned n);
 
 #endif

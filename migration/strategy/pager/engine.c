@@ -12,14 +12,6 @@
 #include "../trace.h"
 
 #define DEFAULT_TIMEOUT_MS  10000
-/* Of the staging area: at most, and its share of the limit */
-#define STAGING_MAX         (64 * MiB / PAGELINK_PAGE_SIZE)
-#define STAGING_SHARE       16
-#define STAGING_MIN         16
-/* Pages for faults to go on with while the evictor works */
-#define HEADROOM_SHARE      64
-#define HEADROOM_MIN        8
-#define HEADROOM_MAX        1024
 
 int64_t pager_now(void)
 {
@@ -129,7 +121,7 @@ static bool open_uffds(PagerEngine *e, Error **errp)
                               UFFD_FEATURE_EVENT_REMOVE |
                               UFFD_FEATURE_THREAD_ID, errp);
     return e->uffd >= 0 &&
-           pager_staging_init(&e->staging, STAGING_MAX * 2, move, errp);
+           pager_staging_init(&e->staging, PAGER_STAGING_MAX * 2, move, errp);
 }
 
 static void unregister(PagerEngine *e, unsigned n)
@@ -164,13 +156,13 @@ static bool register_regions(PagerEngine *e, Error **errp)
 /* Lock held, or nobody else there yet */
 static void set_limit(PagerEngine *e, uint64_t pages)
 {
-    e->limit = MAX(pages, 4 * STAGING_MIN);
+    PagerShares shares = pager_shares(pages);
+
+    e->limit = MAX(pages, PAGER_LIMIT_MIN);
     e->ceiling = MAX(e->limit, pager_used(e));
     e->ceiling_tail = e->staging.tail;
-    e->staging_limit = MIN(MAX(e->limit / STAGING_SHARE, STAGING_MIN),
-                           STAGING_MAX);
-    e->headroom = MIN(MAX(e->limit / HEADROOM_SHARE, HEADROOM_MIN),
-                      HEADROOM_MAX);
+    e->staging_limit = shares.staging;
+    e->headroom = shares.headroom;
 }
 
 static void engine_init(PagerEngine *e, const PagerConfig *c)
@@ -197,7 +189,7 @@ static void engine_init(PagerEngine *e, const PagerConfig *c)
         h->e = e;
         h->index = i;
         h->name = g_strdup(c->hosts[i].name);
-        h->capacity = c->hosts[i].capacity;
+        h->capacity = h->most = c->hosts[i].capacity;
         qemu_cond_init(&h->cond);
     }
     qemu_mutex_init(&e->lock);

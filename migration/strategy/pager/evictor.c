@@ -19,6 +19,8 @@
  */
 #define PAUSE_MS        5
 #define STUCK_NS        (100 * 1000000LL)
+/* So long a host may be away before others get its pages */
+#define AWAY_NS         (100 * 1000000LL)
 
 typedef struct Victim {
     uint64_t page;
@@ -29,8 +31,9 @@ typedef struct Victim {
 
 /* Pages on their way to a host */
 typedef struct Parcel {
-    unsigned n;
+    unsigned n, n_fresh;
     bool refused;
+    bool fresh[PAGER_EVICT_BATCH];      /* the host has not got it */
     uint64_t slot[PAGER_EVICT_BATCH];
     uint64_t page[PAGER_EVICT_BATCH];
     PageLinkPage pages[PAGER_EVICT_BATCH];
@@ -39,7 +42,12 @@ typedef struct Parcel {
 typedef struct Evictor {
     PagerEngine *e;
     Parcel *parcels;            /* per host */
+    int64_t *away;              /* likewise: since when, ns; or 0 */
     uint64_t unsafe;            /* no slot before this one is UNSAFE */
+    unsigned homeless;          /* UNSAFE ones that no host has room for */
+    uint64_t give_up_next;      /* page */
+    int64_t no_copies;          /* when there were none to give up, ns */
+    unsigned drops_kept;        /* that no link is there for */
     int64_t in_vain;            /* since when nothing helped, ns; or 0 */
 } Evictor;
 
@@ -58,9 +66,35 @@ static uint64_t surplus(const PagerEngine *e)
     return have > share ? have - share : 0;
 }
 
-/* Choose victims and take them.  Lock held. */
-static unsigned choose(PagerEngine *e, Victim *v)
+/* Note which hosts cannot be reached.  Lock held. */
+static void look_for_hosts(Evictor *ev)
 {
+    PagerEngine *e = ev->e;
+    unsigned i;
+
+    for (i = 0; i < e->n_hosts; i++) {
+        const PagerHost *h = &e->hosts[i];
+
+        if (h->info.state == PAGER_HOST_UP && h->link[PAGER_LINK_WRITE]) {
+            ev->away[i] = 0;
+        } else if (!ev->away[i]) {
+            ev->away[i] = pager_now();
+            /* It may be back soon, and that would help */
+            ev->in_vain = 0;
+        }
+    }
+}
+
+/* Is @host away, and another has room?  Lock held. */
+static bool other_is_better(const Evictor *ev, uint8_t host)
+{
+    return ev->away[host] && pager_host_with_room(ev->e) != PAGER_NO_HOST;
+}
+
+/* Choose victims and take them.  Lock held. */
+static unsigned choose(Evictor *ev, Victim *v)
+{
+    PagerEngine *e = ev->e;
     uint64_t room = e->staging_limit + PAGER_EVICT_BATCH -
                     MIN(pager_staging_used(&e->staging),
                         e->staging_limit + PAGER_EVICT_BATCH);
@@ -76,9 +110,12 @@ static unsigned choose(PagerEngine *e, Victim *v)
         uint8_t state = pg_state(e, page);
 
         if (state == PG_CLEAN || state == PG_DIRTY) {
-            v[n++] = (Victim) { .page = page, .clean = state == PG_CLEAN };
-            pg_set(e, page, state == PG_CLEAN ? PG_EVICT_CLEAN :
-                                                PG_EVICT_DIRTY);
+            /* What only a host has that is away had better stay here */
+            bool clean = state == PG_CLEAN &&
+                         !other_is_better(ev, e->host[page]);
+
+            v[n++] = (Victim) { .page = page, .clean = clean };
+            pg_set(e, page, clean ? PG_EVICT_CLEAN : PG_EVICT_DIRTY);
         }
         /* Others were removed, or are added again by whoever has them */
     }
@@ -183,7 +220,8 @@ static bool stage_some(Evictor *ev)
     uint64_t slot;
 
     WITH_QEMU_LOCK_GUARD(&e->lock) {
-        n = choose(e, v);
+        look_for_hosts(ev);
+        n = choose(ev, v);
         slot = e->staging.head;
     }
     if (!n) {
@@ -213,31 +251,61 @@ static bool stage_some(Evictor *ev)
     return taken;
 }
 
+/* Who is to have slot @i's page, which is UNSAFE.  Lock held. */
+static uint8_t find_host(Evictor *ev, PagerSlot *slot)
+{
+    PagerEngine *e = ev->e;
+    uint8_t host = e->host[slot->page];
+
+    if (e->state[slot->page] & PG_STORED) {
+        if (!other_is_better(ev, host) ||
+            pager_now() - ev->away[host] < AWAY_NS) {
+            return host;
+        }
+        pager_drop(e, slot->page);
+    } else if (host != PAGER_NO_HOST && pager_host_room(&e->hosts[host])) {
+        return host;
+    }
+    host = pager_host_with_room(e);
+    if (host != PAGER_NO_HOST) {
+        /* That host may have been told to drop an older version */
+        slot->version = ++e->version;
+        e->host[slot->page] = host;
+    }
+    return host;
+}
+
 /* Put UNSAFE slot @i into the parcel of its host.  Lock held. */
 static bool pack(Evictor *ev, uint64_t i)
 {
     PagerEngine *e = ev->e;
     PagerSlot *slot = pager_staging_slot(&e->staging, i);
     const PagerPlace *place = pager_place_of_page(e, slot->page);
-    uint8_t *host = &e->host[slot->page];
+    uint8_t host;
+    bool fresh;
     Parcel *p;
 
-    if (*host == PAGER_NO_HOST ||
-        (e->hosts[*host].full && !(e->state[slot->page] & PG_STORED))) {
-        *host = pager_host_with_room(e);
-    }
-    if (*host == PAGER_NO_HOST) {
+    if (slot->zero && !(e->state[slot->page] & PG_STORED)) {
+        slot->state = PAGER_SLOT_SAFE;
         return false;
     }
-    p = &ev->parcels[*host];
+    host = find_host(ev, slot);
+    if (host == PAGER_NO_HOST) {
+        ev->homeless++;
+        return false;
+    }
+    p = &ev->parcels[host];
     if (p->n == PAGER_EVICT_BATCH || p->refused ||
-        !e->hosts[*host].link[PAGER_LINK_WRITE]) {
+        !e->hosts[host].link[PAGER_LINK_WRITE]) {
         return false;
     }
-    if (!(e->state[slot->page] & PG_STORED)) {
+    fresh = !(e->state[slot->page] & PG_STORED);
+    if (fresh) {
         e->state[slot->page] |= PG_STORED;
-        e->hosts[*host].info.stored++;
+        e->hosts[host].info.stored++;
+        p->n_fresh++;
     }
+    p->fresh[p->n] = fresh;
     p->slot[p->n] = i;
     p->page[p->n] = slot->page;
     p->pages[p->n++] = (PageLinkPage) {
@@ -258,9 +326,10 @@ static bool pack_all(Evictor *ev)
     uint64_t i;
 
     for (h = 0; h < e->n_hosts; h++) {
-        ev->parcels[h].n = 0;
+        ev->parcels[h].n = ev->parcels[h].n_fresh = 0;
         ev->parcels[h].refused = false;
     }
+    ev->homeless = 0;
     QEMU_LOCK_GUARD(&e->lock);
     for (i = MAX(ev->unsafe, e->staging.tail); i < e->staging.head; i++) {
         if (pager_staging_slot(&e->staging, i)->state != PAGER_SLOT_UNSAFE) {
@@ -278,6 +347,15 @@ static bool pack_all(Evictor *ev)
     return any;
 }
 
+/* Host @h has no data of @page.  Lock held. */
+static void not_stored(PagerEngine *e, PagerHost *h, uint64_t page)
+{
+    if (e->host[page] == h->index && e->state[page] & PG_STORED) {
+        e->state[page] &= ~PG_STORED;
+        h->info.stored--;
+    }
+}
+
 /* The host has what is in the parcel.  Lock held. */
 static void delivered(PagerEngine *e, PagerHost *h, const Parcel *p)
 {
@@ -290,33 +368,32 @@ static void delivered(PagerEngine *e, PagerHost *h, const Parcel *p)
         /* Its page may be back in the guest, or removed, by now */
         if (slot->page == p->page[i]) {
             slot->state = PAGER_SLOT_SAFE;
-            if (slot->zero && e->state[slot->page] & PG_STORED) {
-                e->state[slot->page] &= ~PG_STORED;
-                h->info.stored--;
-            }
+        }
+        if (!p->pages[i].data) {
+            not_stored(e, h, p->page[i]);
         }
     }
 }
 
-/* Nothing of the parcel was taken: somebody else has to.  Lock held. */
+/*
+ * Nothing of the parcel was taken.  Those that the host has it takes, if they
+ * come alone; if not even that, it has not got them.  Lock held.
+ */
 static void refused(PagerEngine *e, PagerHost *h, Parcel *p)
 {
     unsigned i;
 
-    h->full = true;
     h->info.refused += p->n;
     p->refused = true;
     for (i = 0; i < p->n; i++) {
-        const PagerSlot *slot = pager_staging_slot(&e->staging, p->slot[i]);
-
-        if (slot->page == p->page[i] && e->state[slot->page] & PG_STORED) {
-            e->state[slot->page] &= ~PG_STORED;
-            h->info.stored--;
+        if (p->fresh[i] || !p->n_fresh) {
+            not_stored(e, h, p->page[i]);
         }
     }
+    pager_host_refused(h, p->n_fresh ?: p->n);
 }
 
-/* Wait until host @h has the parcel that was sent */
+/* Wait until host @h has the parcel that was sent, or refuses it */
 static bool sync_one(Evictor *ev, PagerHost *h)
 {
     PageLinkClient *c = h->link[PAGER_LINK_WRITE];
@@ -338,18 +415,33 @@ static bool sync_one(Evictor *ev, PagerHost *h)
     } else {
         refused(ev->e, h, p);
     }
-    return ok;
+    return true;
 }
 
-/* Write what is UNSAFE.  True if something is safe now that was not. */
+/* Make room for those that no host has room for.  True if there may be now. */
+static bool make_room(Evictor *ev)
+{
+    if (!ev->homeless || pager_now() - ev->no_copies < PAUSE_MS * 1000000LL) {
+        return false;
+    }
+    if (pager_make_room(ev->e, &ev->give_up_next,
+                        MIN(ev->homeless, PAGER_EVICT_BATCH))) {
+        return true;
+    }
+    ev->no_copies = pager_now();
+    return false;
+}
+
+/* Write what is UNSAFE.  True if something is, or can be, safe now. */
 static bool write_some(Evictor *ev)
 {
     PagerEngine *e = ev->e;
-    bool any = false;
+    bool packed = pack_all(ev);
+    bool any = make_room(ev);
     unsigned i;
 
-    if (!pack_all(ev)) {
-        return false;
+    if (!packed) {
+        return any;
     }
     for (i = 0; i < e->n_hosts; i++) {
         PageLinkClient *c = e->hosts[i].link[PAGER_LINK_WRITE];
@@ -409,7 +501,7 @@ static bool release_some(Evictor *ev)
     pager_staging_discard(&e->staging, e->staging.tail, n);
     WITH_QEMU_LOCK_GUARD(&e->lock) {
         e->staging.tail += n;
-        e->full = false;
+        e->full &= pressure(e);
         kick = e->starved;
         e->starved = false;
     }
@@ -419,6 +511,18 @@ static bool release_some(Evictor *ev)
     return true;
 }
 
+/* Keep what a host that may come back is to drop.  Lock held. */
+static void keep_drop(Evictor *ev, const PagerRange *r)
+{
+    PagerEngine *e = ev->e;
+
+    if (!e->hosts[r->host].gone && ev->drops_kept < PAGER_MAX_DROPS / 2 &&
+        e->drops->len < PAGER_MAX_DROPS) {
+        g_array_append_val(e->drops, *r);
+        ev->drops_kept++;
+    }
+}
+
 static void send_drops(Evictor *ev)
 {
     PagerEngine *e = ev->e;
@@ -426,31 +530,39 @@ static void send_drops(Evictor *ev)
     unsigned i;
 
     WITH_QEMU_LOCK_GUARD(&e->lock) {
+        if (e->drops->len <= ev->drops_kept) {
+            return;
+        }
         drops = e->drops;
         e->drops = g_array_new(false, false, sizeof(PagerRange));
+        ev->drops_kept = 0;
     }
     for (i = 0; i < drops->len; i++) {
         const PagerRange *r = &g_array_index(drops, PagerRange, i);
         PagerHost *h = &e->hosts[r->host];
         PageLinkClient *c = h->link[PAGER_LINK_WRITE];
+        bool sent = c && pagelink_client_drop(c, &r->range, 1, NULL);
 
-        if (c && pagelink_client_drop(c, &r->range, 1, NULL)) {
-            QEMU_LOCK_GUARD(&e->lock);
+        QEMU_LOCK_GUARD(&e->lock);
+        if (sent) {
             h->info.dropped += r->range.pages;
+        } else {
+            keep_drop(ev, r);
         }
     }
 }
 
 /* Lock held */
-static bool refresh_links(PagerEngine *e)
+static void refresh_links(Evictor *ev)
 {
-    bool any = false;
+    PagerEngine *e = ev->e;
     unsigned i;
 
     for (i = 0; i < e->n_hosts; i++) {
-        any |= pager_host_refresh(&e->hosts[i], PAGER_LINK_WRITE);
+        if (pager_host_refresh(&e->hosts[i], PAGER_LINK_WRITE)) {
+            ev->drops_kept = 0;
+        }
     }
-    return any;
 }
 
 /*
@@ -466,9 +578,14 @@ static bool stuck(PagerEngine *e)
     for (i = 0; i < e->n_hosts; i++) {
         if (!e->hosts[i].link[PAGER_LINK_WRITE]) {
             gone = true;
-            changed |= e->starved && pager_host_need(&e->hosts[i]);
         }
-        e->hosts[i].full = false;
+    }
+    /* If another has room, it is not for those that are gone */
+    gone = gone && pager_host_with_room(e) == PAGER_NO_HOST;
+    for (i = 0; gone && e->starved && i < e->n_hosts; i++) {
+        if (!e->hosts[i].link[PAGER_LINK_WRITE]) {
+            changed |= pager_host_need(&e->hosts[i]);
+        }
     }
     if (!gone && !e->full) {
         e->full = true;
@@ -482,14 +599,14 @@ static void work(Evictor *ev)
     PagerEngine *e = ev->e;
     bool progress, changed = false, more, kick;
 
-    send_drops(ev);
     do {
+        send_drops(ev);
         progress = stage_some(ev);
         progress |= write_some(ev);
         progress |= release_some(ev);
         ev->in_vain = progress ? 0 : ev->in_vain;
         WITH_QEMU_LOCK_GUARD(&e->lock) {
-            refresh_links(e);
+            refresh_links(ev);
             more = pressure(e) && !e->quit;
         }
     } while (more && progress);
@@ -521,17 +638,22 @@ static void work(Evictor *ev)
 void *pager_evictor_main(void *opaque)
 {
     PagerEngine *e = opaque;
-    Evictor ev = { .e = e, .parcels = g_new0(Parcel, e->n_hosts) };
+    Evictor ev = {
+        .e = e,
+        .parcels = g_new0(Parcel, e->n_hosts),
+        .away = g_new0(int64_t, e->n_hosts),
+    };
 
     qemu_mutex_lock(&e->lock);
     while (!e->quit) {
-        refresh_links(e);
+        refresh_links(&ev);
+        e->full &= pressure(e);
         if (!pressure(e) && e->starved) {
             /* Not this thread made room, but a removal, say */
             e->starved = false;
             event_notifier_set(&e->kick);
         }
-        if (!pressure(e) && !e->drops->len) {
+        if (!pressure(e) && e->drops->len <= ev.drops_kept) {
             e->evicting = false;
             qemu_cond_wait(&e->evict, &e->lock);
             continue;
@@ -543,5 +665,6 @@ void *pager_evictor_main(void *opaque)
     }
     qemu_mutex_unlock(&e->lock);
     g_free(ev.parcels);
+    g_free(ev.away);
     return NULL;
 }

@@ -116,25 +116,6 @@ bool pager_host_refresh(PagerHost *h, PagerLink link)
     return true;
 }
 
-uint8_t pager_host_with_room(PagerEngine *e)
-{
-    uint8_t best = PAGER_NO_HOST;
-    uint64_t most = 0;
-    unsigned i;
-
-    for (i = 0; i < e->n_hosts; i++) {
-        const PagerHost *h = &e->hosts[i];
-        uint64_t room = h->capacity > h->info.stored ?
-                        h->capacity - h->info.stored : 0;
-
-        if (!h->full && !h->gone && h->link[PAGER_LINK_WRITE] && room > most) {
-            best = i;
-            most = room;
-        }
-    }
-    return best;
-}
-
 /* With the lock, which is given up while connecting */
 static bool host_try(PagerHost *h, PagerLink link)
 {
@@ -172,7 +153,7 @@ static void host_try_all(PagerHost *h)
     } else if (ok && !h->want) {
         h->attempts = 0;
         h->needed = false;
-        h->full = false;
+        h->most = h->capacity;
         h->info.state = PAGER_HOST_UP;
         h->info.reconnects++;
     } else if (!ok) {
