@@ -14,6 +14,7 @@
 #include "block/aio.h"
 #include "block/block.h"
 #include "exec/memory.h"
+#include "exec/ramblock.h"
 #include "exec/cpu-common.h"
 #include "hw/boards.h"
 #include "hw/core/cpu.h"
@@ -56,6 +57,7 @@ static struct {
     SplitSetup *setup;          /* prepared or attached */
     PagerEngine *engine;        /* attached */
     bool attached;
+    RAMBlock **blocks;          /* referenced while attached, or NULL */
     uint64_t unmanaged;
     bool no_move;               /* there is no UFFDIO_MOVE; once prepared */
     bool no_poison;             /* nor UFFDIO_POISON */
@@ -234,7 +236,9 @@ static void advise_blocks(const SplitSetup *s, bool split)
     unsigned i;
 
     for (i = 0; i < s->n_blocks; i++) {
-        RAMBlock *rb = qemu_ram_block_by_name(s->blocks[i].idstr);
+        /* One that was unplugged has no name, and another may have it */
+        RAMBlock *rb = pager.blocks ? pager.blocks[i] :
+                       qemu_ram_block_by_name(s->blocks[i].idstr);
         void *host = rb ? qemu_ram_get_host_addr(rb) : NULL;
         size_t len = s->blocks[i].pages * SPLIT_PAGE_SIZE;
 
@@ -248,6 +252,38 @@ static void advise_blocks(const SplitSetup *s, bool split)
                                             QEMU_MADV_MERGEABLE);
         }
     }
+}
+
+/*
+ * What the pager takes pages from stays mapped: a DIMM can be unplugged, and
+ * what is at its address then would lose pages to the evictor.
+ */
+static bool ref_blocks(const SplitSetup *s, Error **errp)
+{
+    g_autofree RAMBlock **blocks = g_new0(RAMBlock *, s->n_blocks);
+    unsigned i;
+
+    for (i = 0; i < s->n_blocks; i++) {
+        blocks[i] = find_block(&s->blocks[i], errp);
+        if (!blocks[i]) {
+            return false;
+        }
+    }
+    for (i = 0; i < s->n_blocks; i++) {
+        memory_region_ref(blocks[i]->mr);
+    }
+    pager.blocks = g_steal_pointer(&blocks);
+    return true;
+}
+
+static void unref_blocks(void)
+{
+    unsigned i;
+
+    for (i = 0; i < pager.setup->n_blocks; i++) {
+        memory_region_unref(pager.blocks[i]->mr);
+    }
+    g_clear_pointer(&pager.blocks, g_free);
 }
 
 static uint64_t limit_pages(uint64_t main_memory)
@@ -353,6 +389,7 @@ static void detached(void)
 {
     qatomic_set(&pager.attached, false);
     advise_blocks(pager.setup, false);
+    unref_blocks();
     migrate_del_blocker(&pager.blocker);
     g_clear_pointer(&pager.states, g_free);
 }
@@ -662,15 +699,14 @@ bool pager_attach(const SplitLayout *l, Error **errp)
     };
     unsigned i;
 
+    if (!ref_blocks(s, errp)) {
+        return false;
+    }
     for (i = 0; i < s->n_blocks; i++) {
-        RAMBlock *rb = find_block(&s->blocks[i], errp);
-
-        if (!rb) {
-            return false;
-        }
         regions[i] = (PagerRegion) {
             .name = s->blocks[i].idstr, .block = s->blocks[i].id,
-            .host = qemu_ram_get_host_addr(rb), .pages = s->blocks[i].pages,
+            .host = qemu_ram_get_host_addr(pager.blocks[i]),
+            .pages = s->blocks[i].pages,
             .local = l->blocks[i].local, .remote = l->blocks[i].remote,
             .extent_host = l->blocks[i].host,
         };
@@ -682,11 +718,13 @@ bool pager_attach(const SplitLayout *l, Error **errp)
     error_setg(&pager.blocker, "The memory of this VM is split: bring it home "
                "with remote-memory-gather first");
     if (migrate_add_blocker_internal(&pager.blocker, errp)) {
+        unref_blocks();
         return false;
     }
     pager.states = g_new0(PagerHostState, s->n_hosts);
     pager.engine = pager_engine_new(&config, errp);
     if (!pager.engine) {
+        unref_blocks();
         migrate_del_blocker(&pager.blocker);
         g_clear_pointer(&pager.states, g_free);
         return false;
