@@ -28,6 +28,7 @@
 #include "qom/object.h"
 #include "system/system.h"
 #include "source.h"
+#include "../pager/shares.h"
 #include "split.h"
 #include "wire.h"
 #include "../trace.h"
@@ -267,34 +268,34 @@ static uint64_t table_frames(const SplitSource *s)
 /*
  * Now that it is known what each memory host would take.
  *
- * A server needs a frame for each extent of which it has a page, and nearly
- * every extent may be one of which some server has one.  The last extent that
- * a host is given may have more pages than it has room for.
+ * A server needs a frame for each extent of which it has a page.  The source
+ * gives extents by room, but the pager gives a page that leaves to whoever
+ * has room for it: each server may come to have a page of every extent.  The
+ * last extent that a host is given may have more pages than it has room for;
+ * the pager writes less at once.  Of main-memory the pager keeps a part free,
+ * and another is for pages on their way out, which are at their hosts, too.
  */
 static bool check_capacity(SplitSource *s, Error **errp)
 {
-    uint64_t room = s->placement->budget, pages = 0, extents = 0, frames = 0;
+    PagerShares shares = pager_shares(s->placement->budget);
+    uint64_t room = s->placement->budget, pages = 0, extents = 0, need;
     uint64_t tables = table_frames(s);
+
+    QEMU_BUILD_BUG_ON(SPLIT_EXTENT_PAGES < PAGER_SHARES_HOST);
 
     for (unsigned i = 0; i < s->n_blocks; i++) {
         pages += s->blocks[i].pages;
         extents += split_extents(s->blocks[i].pages);
     }
-    for (unsigned i = 0; i < s->setup->n_hosts; i++) {
-        uint64_t has = split_sender_free_pages(s->hosts[i].sender);
-
-        s->hosts[i].frames = has - MIN(has, tables);
-        frames += MIN(s->hosts[i].frames, pages);
-    }
+    need = pages + shares.staging + shares.headroom;
     for (unsigned i = 0; i < s->setup->n_hosts; i++) {
         SplitSourceHost *h = &s->hosts[i];
         SplitHost *host = &s->setup->hosts[i];
-        uint64_t share, most;
+        uint64_t has = split_sender_free_pages(h->sender), most;
 
+        h->frames = has - MIN(has, tables);
         h->capacity = MIN(host->capacity / SPLIT_PAGE_SIZE, h->frames);
-        /* Extents are given by room */
-        share = frames ? extents * MIN(h->frames, pages) / frames + 1 : 0;
-        most = MIN(h->capacity, h->frames - MIN(h->frames, share));
+        most = MIN(h->capacity, h->frames - MIN(h->frames, extents));
         if (most <= SPLIT_EXTENT_PAGES) {
             error_setg(errp, "memory host %s has no room: free some, or "
                        "leave it out", host->uri);
@@ -303,11 +304,14 @@ static bool check_capacity(SplitSource *s, Error **errp)
         host->capacity = h->capacity * SPLIT_PAGE_SIZE;
         room += most - SPLIT_EXTENT_PAGES;
     }
-    if (room < pages) {
+    if (room < need) {
         error_setg(errp, "split memory: main-memory and what the memory hosts "
                    "have free for pages are %" PRIu64 " MiB together, less "
-                   "than this VM's RAM, %" PRIu64 " MiB",
-                   room * SPLIT_PAGE_SIZE / MiB, pages * SPLIT_PAGE_SIZE / MiB);
+                   "than this VM's RAM, %" PRIu64 " MiB, and %" PRIu64 " MiB "
+                   "for pages on their way: give %" PRIu64 " MiB more",
+                   room * SPLIT_PAGE_SIZE / MiB, pages * SPLIT_PAGE_SIZE / MiB,
+                   DIV_ROUND_UP((need - pages) * SPLIT_PAGE_SIZE, MiB),
+                   DIV_ROUND_UP((need - room) * SPLIT_PAGE_SIZE, MiB));
         return false;
     }
     return true;
