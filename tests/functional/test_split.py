@@ -50,6 +50,7 @@ class Case:
     placement: str = 'hot'
     move: bool = True           # with UFFDIO_MOVE, as since Linux 6.8
     cache: str = 'writeback'
+    room: int = 0               # MiB at each memory host; 0: for all of it
 
     @property
     def main_memory(self) -> int:
@@ -114,7 +115,7 @@ def memory_hosts(case: Case, where: List[Host]) -> Iterator[List[MemHost]]:
     binary = scenario.our_binary()
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(MemHost(
-            binary, case.memory,
+            binary, case.room or case.memory,
             f'tcp:{host.address}:{PORT}' if case.mbit else None,
             host.wrapper)) for host in where]
 
@@ -218,6 +219,43 @@ def everything(case: Case, times: int) -> None:
             check_resident(case, split)
         split.check_disk()
         check_resize(case, split)
+        check_gathered(split)
+
+
+def check_not_full(split: Split) -> None:
+    """Memory hosts take what has to leave"""
+    said = remote.query(split.destination)
+    note(f'resident {said["resident"]} staged {said["staged"]} remote '
+         f'{said["remote"]}, '
+         f'{[(h["stored"], h["capacity"]) for h in said["hosts"]]}')
+    check(not said['full'], f'memory hosts are full: {said}')
+
+
+def just_fits() -> None:
+    """Memory hosts are about as big as they have to be, and main-memory is
+    then lowered until they have room for what leaves, and hardly more"""
+    case = Case(256, 70, 2, room=50)
+    with migrated(case) as split:
+        machine = split.destination
+        split.verify(1)
+        check_resident(case, split)
+        check_not_full(split)
+        said = remote.query(machine)
+        # Bookkeeping is of their capacity, too
+        room = sum(host['capacity'] - 2 * MIB for host in said['hosts'])
+        data = said['resident'] + said['staged'] + said['remote']
+        size = said['unmanaged'] + (data - room) * 12 // 11 + 8 * MIB
+        note(f'{data / MIB:.1f} MiB of data, {room / MIB:.1f} MiB of room')
+        check(16 * MIB < size < case.main_memory, f'{size}: not tight')
+        machine.cmd('migrate-set-parameters',
+                    strategy={'split': {'main-memory': size}})
+        remote.wait_resident(machine, size)
+        for _ in range(3):
+            split.verify(1)
+            rss = remote.paged_rss(machine)
+            check(rss <= size * OVERHEAD, f'{rss} are resident, not {size}')
+            check_not_full(split)
+        split.check_disk()
         check_gathered(split)
 
 
@@ -605,6 +643,8 @@ def commands() -> None:
         remote.wait_event(machines['(dst)'], 'gathered')
         check_equal(room.guest.verify().total, 0, 'wrong pages')
 
+
+tap.add('memory hosts with just enough room', just_fits, False)
 
 add('without UFFDIO_MOVE, 40 % local', Case(256, 40, 2, move=False), 2)
 
