@@ -839,6 +839,91 @@ static void test_none(void)
     qtest_quit(who);
 }
 
+/* MiB of mappings that somebody serves the missing pages of */
+static unsigned paged_mib(QTestState *who)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/smaps", qtest_pid(who));
+    g_autofree char *smaps = NULL;
+    g_auto(GStrv) lines = NULL;
+    unsigned long kib = 0, sum = 0;
+
+    g_assert(g_file_get_contents(path, &smaps, NULL, NULL));
+    lines = g_strsplit(smaps, "\n", -1);
+    for (char **line = lines; *line; line++) {
+        sscanf(*line, "Size: %lu kB", &kib);
+        if (g_str_has_prefix(*line, "VmFlags:") && strstr(*line, " um")) {
+            sum += kib;
+        }
+    }
+    return sum / 1024;
+}
+
+/*
+ * A DIMM that is unplugged at the destination: its RAM stays mapped until the
+ * gather, or the pager would take pages of what is mapped there next
+ */
+static void test_unplug(void)
+{
+    const char *args =
+        "-nodefaults -vga none -m 64M,slots=1,maxmem=1G "
+        "-object memory-backend-ram,id=more,size=64M "
+        "-device pc-dimm,id=dimm,memdev=more,addr=0x100000000";
+    g_autofree char *destination = g_strdup_printf("%s -incoming defer", args);
+    g_autofree char *uri = NULL;
+    g_autofree char *split = NULL;
+    g_autoptr(QDict) devices = NULL;
+    QTestState *from, *to;
+    MemHost host = { 0 };
+    unsigned before;
+
+    if (!memhost_available()) {
+        return;
+    }
+    if (!migration_get_env()->has_uffd) {
+        g_test_skip("userfaultfd, which split memory needs, is not available");
+        return;
+    }
+    from = qtest_init(args);
+    to = qtest_init(destination);
+    memhost_start(&host, 256, NULL);
+    qtest_memset(from, 0x100000000, 0x5a, 48 << 20);
+    uri = g_strdup_printf("unix:%s/unplug", migration_get_env()->tmpfs);
+    split = g_strdup_printf("{ 'split': { 'main-memory': %u, 'memory-hosts': ["
+                            "  { 'uri': '%s' } ] } }", 24 << 20, host.uri);
+    strategy_set(from, split);
+    qtest_qmp_assert_success(to, "{ 'execute': 'migrate-incoming',"
+                             "  'arguments': { 'uri': %s } }", uri);
+    qtest_qmp_assert_success(from, "{ 'execute': 'migrate',"
+                             "  'arguments': { 'uri': %s } }", uri);
+    strategy_wait_status(from, "completed");
+    qtest_quit(from);
+    before = paged_mib(to);
+    /* And the staging area */
+    g_assert_cmpuint(before, >=, 128);
+    /* As the guest's ACPI methods do: slot 0, eject */
+    qtest_outl(to, 0xa00, 0);
+    qtest_outb(to, 0xa14, 8);
+    devices = qtest_qmp(to, "{ 'execute': 'query-memory-devices' }");
+    g_assert(qlist_empty(qdict_get_qlist(devices, "return")));
+    qtest_qmp_assert_success(to, "{ 'execute': 'object-del',"
+                             "  'arguments': { 'id': 'more' } }");
+    g_assert_cmpuint(paged_mib(to), ==, before);
+    qtest_qmp_assert_success(to, "{ 'execute': 'remote-memory-gather' }");
+    for (;;) {
+        g_autoptr(QDict) event = qtest_qmp_eventwait_ref(to, "REMOTE_MEMORY");
+        QDict *data = qdict_get_qdict(event, "data");
+
+        if (g_str_equal(qdict_get_str(data, "status"), "gathered")) {
+            break;
+        }
+    }
+    g_assert_cmpuint(paged_mib(to), ==, 0);
+    qtest_quit(to);
+    memhost_kill(&host);
+    g_free(host.path);
+    g_free(host.uri);
+}
+
 static const SplitTest tests[] = {
     { .name = "one", .hosts = 1, .main_mib = 64 },
     { .name = "three", .hosts = 3, .main_mib = 64 },
@@ -881,6 +966,7 @@ void strategy_add_split(void)
     qtest_add_func("/migration/strategy/split/tls", test_tls);
     qtest_add_func("/migration/strategy/split/tls/missing", test_tls_missing);
 #endif
+    qtest_add_func("/migration/strategy/split/unplug", test_unplug);
     qtest_add_func("/migration/strategy/split/refusals", test_refusals);
     qtest_add_func("/migration/strategy/split/refusals/ram",
                    test_refused_ram);
