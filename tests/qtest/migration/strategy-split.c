@@ -907,6 +907,12 @@ static void test_unplug(void)
     g_assert(qlist_empty(qdict_get_qlist(devices, "return")));
     qtest_qmp_assert_success(to, "{ 'execute': 'object-del',"
                              "  'arguments': { 'id': 'more' } }");
+    /* Each waits until RCU has freed what is to be: a view, then its RAM */
+    for (int i = 0; i < 4; i++) {
+        g_autoptr(QDict) error = qtest_qmp_assert_failure_ref(
+            to, "{ 'execute': 'device_add', 'arguments': {"
+                "  'driver': 'x' } }");
+    }
     g_assert_cmpuint(paged_mib(to), ==, before);
     qtest_qmp_assert_success(to, "{ 'execute': 'remote-memory-gather' }");
     for (;;) {
