@@ -186,6 +186,10 @@ void strategy_page_requested(uint32_t in_flight);
  *                        that has ended.  Brings vCPUs to a stop if a reset is
  *                        requested.
  * strategy_vcpus_resumed: no vCPU needs to stay stopped any more.
+ * strategy_vm_stopping: the vCPUs have stopped.  True if devices must not be told
+ *                       so, as some wait for their requests, and these for pages
+ *                       that are lost: they are told when the pages are back.
+ *                       May take as long as it takes to find a host lost.
  * strategy_vm_stopped: somebody has stopped the VM.  True if he must not wait
  *                      for block devices, whose requests may wait for pages
  *                      that are lost.
@@ -194,6 +198,7 @@ bool strategy_memory_is_remote(void);
 bool strategy_vcpu_stuck(const CPUState *cpu);
 bool strategy_vm_can_reset(void);
 void strategy_vcpus_resumed(void);
+bool strategy_vm_stopping(void);
 bool strategy_vm_stopped(void);
 
 /* strategy_query: for query-migrate; the caller owns the result, or NULL */

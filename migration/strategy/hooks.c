@@ -129,6 +129,11 @@ void strategy_vcpus_resumed(void)
     pager_vcpus_resumed();
 }
 
+bool strategy_vm_stopping(void)
+{
+    return pager_vm_stopping();
+}
+
 bool strategy_vm_stopped(void)
 {
     return pager_vm_stopped();

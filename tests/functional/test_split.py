@@ -366,6 +366,25 @@ def lost_stop() -> None:
         check_gathered(split)
 
 
+@tap.test('stopped while a memory host is silent, before it is lost')
+def silent_stop() -> None:
+    """It stops, also with a disk whose requests wait; the rest comes later"""
+    with cut_off(lost_already=False) as (network, split):
+        machine = split.destination
+        machine.cmd('stop')
+        check_equal(machine.status(), 'paused', 'stopped')
+        remote.wait_event(machine, 'lost')
+        check_lost(split)
+        network.mend('mem0')
+        remote.wait_event(machine, 'recovered')
+        check_equal(machine.status(), 'paused', 'stopped, and recovered')
+        machine.cmd('cont')
+        split.verify(2)
+        check_equal(machine.status(), 'running', 'the destination')
+        split.check_disk()
+        check_gathered(split)
+
+
 def check_reset_waits(network: Network, split: Split) -> None:
     """A reset was asked for: it is done when the memory host is back"""
     machine = split.destination

@@ -361,6 +361,21 @@ bool pager_engine_hold(PagerEngine *e, uint32_t tid)
     return false;
 }
 
+bool pager_engine_fetching(PagerEngine *e)
+{
+    unsigned i;
+
+    QEMU_LOCK_GUARD(&e->lock);
+    for (i = 0; i < e->waiters->len; i++) {
+        const PagerWaiter *w = &g_array_index(e->waiters, PagerWaiter, i);
+
+        if (w->on == PAGER_WAIT_FETCH && !pager_among(w->tid, e->held)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool pager_engine_settled(PagerEngine *e)
 {
     unsigned i;

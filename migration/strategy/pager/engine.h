@@ -190,6 +190,12 @@ void pager_info_clear(PagerInfo *info);
 bool pager_engine_hold(PagerEngine *e, uint32_t tid);
 
 /*
+ * pager_engine_fetching: does anybody wait for a page that was asked for, and
+ * is not known to be lost?  Any thread.
+ */
+bool pager_engine_fetching(PagerEngine *e);
+
+/*
  * pager_engine_settled: all hosts are there, nobody waits for one or is held
  *
  * As far as is known: a host may be silent since a moment ago.  Any thread.

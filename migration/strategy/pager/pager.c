@@ -346,7 +346,7 @@ static void go_on(void)
     bool start = pager.paused && runstate_check(RUN_STATE_IO_ERROR);
 
     pager.paused = pager.unfinished = false;
-    vm_state_notify(false, RUN_STATE_IO_ERROR);
+    vm_state_notify(false, runstate_get());
     if (start) {
         vm_start();
     } else {
@@ -528,10 +528,31 @@ void pager_vcpus_resumed(void)
     }
 }
 
+bool pager_vm_stopping(void)
+{
+    int64_t deadline = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
+                       2 * LINK_TIMEOUT_MS;
+    bool waits;
+
+    if (!pager.engine || pager.ending) {
+        return false;
+    }
+    /*
+     * What devices wait for comes, or its host is found to be lost, of which
+     * nobody has been told yet.
+     */
+    while ((waits = pager_engine_fetching(pager.engine)) &&
+           qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < deadline) {
+        g_usleep(1000);
+    }
+    pager.unfinished = waits || any_lost_now();
+    return pager.unfinished;
+}
+
 bool pager_vm_stopped(void)
 {
     pager.paused = false;
-    return pager.engine && !pager.ending && any_lost();
+    return pager.engine && !pager.ending && (pager.unfinished || any_lost());
 }
 
 static void on_shutdown(Notifier *n, void *opaque)

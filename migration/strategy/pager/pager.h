@@ -97,6 +97,15 @@ bool pager_vm_can_reset(void);
 void pager_vcpus_resumed(void);
 
 /*
+ * pager_vm_stopping: the vCPUs have stopped, devices are to be told
+ *
+ * Waits until nobody waits for a page that may still come.  True if they must
+ * not be told now, since some would wait for requests that wait for pages that
+ * are lost; they are told as soon as these are back.
+ */
+bool pager_vm_stopping(void);
+
+/*
  * pager_vm_stopped: somebody has stopped the VM
  *
  * True if nobody may wait for its block devices: their requests may wait for

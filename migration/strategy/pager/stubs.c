@@ -52,6 +52,11 @@ void pager_vcpus_resumed(void)
 {
 }
 
+bool pager_vm_stopping(void)
+{
+    return false;
+}
+
 bool pager_vm_stopped(void)
 {
     return false;
