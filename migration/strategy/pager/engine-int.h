@@ -193,7 +193,6 @@ static inline uint64_t pager_used(const PagerEngine *e)
 PagerPlace *pager_place_of_page(PagerEngine *e, uint64_t page);
 bool pager_page_of_address(PagerEngine *e, uint64_t address, uint64_t *page);
 void *pager_address(PagerEngine *e, uint64_t page);
-int64_t pager_now(void);
 void pager_changed(PagerEngine *e);
 bool pager_among(uint32_t tid, const GArray *tids);
 /* Wake the evictor if there is enough to do for it.  Lock held. */

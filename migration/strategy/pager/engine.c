@@ -361,7 +361,7 @@ bool pager_engine_hold(PagerEngine *e, uint32_t tid)
     return false;
 }
 
-bool pager_engine_fetching(PagerEngine *e)
+bool pager_engine_waits(PagerEngine *e, int64_t since)
 {
     unsigned i;
 
@@ -369,7 +369,7 @@ bool pager_engine_fetching(PagerEngine *e)
     for (i = 0; i < e->waiters->len; i++) {
         const PagerWaiter *w = &g_array_index(e->waiters, PagerWaiter, i);
 
-        if (w->on == PAGER_WAIT_FETCH && !pager_among(w->tid, e->held)) {
+        if (w->since <= since && !pager_among(w->tid, e->held)) {
             return true;
         }
     }

@@ -189,11 +189,14 @@ void pager_info_clear(PagerInfo *info);
  */
 bool pager_engine_hold(PagerEngine *e, uint32_t tid);
 
+/* pager_now: the clock of all times here, ns; any thread */
+int64_t pager_now(void);
+
 /*
- * pager_engine_fetching: does anybody wait for a page that was asked for, and
- * is not known to be lost?  Any thread.
+ * pager_engine_waits: does anybody wait for a page or for room who did so at
+ * @since (of pager_now()), and is not held?  Any thread.
  */
-bool pager_engine_fetching(PagerEngine *e);
+bool pager_engine_waits(PagerEngine *e, int64_t since);
 
 /*
  * pager_engine_settled: all hosts are there, nobody waits for one or is held

@@ -63,7 +63,8 @@ static struct {
     bool no_poison;             /* nor UFFDIO_POISON */
     PagerHostState *states;     /* as last told */
     bool paused;                /* by us */
-    bool unfinished;            /* by us, and devices were not told */
+    bool unfinished;            /* devices were not told that it is */
+    bool undrained;             /* nor waited for */
     bool ending;                /* the process */
     bool leaving;               /* gathered, servers are being told */
     Error *blocker;
@@ -344,9 +345,12 @@ static void pause_vm(void)
 static void go_on(void)
 {
     bool start = pager.paused && runstate_check(RUN_STATE_IO_ERROR);
+    bool tell = pager.unfinished;
 
-    pager.paused = pager.unfinished = false;
-    vm_state_notify(false, runstate_get());
+    pager.paused = pager.unfinished = pager.undrained = false;
+    if (tell) {
+        vm_state_notify(false, runstate_get());
+    }
     if (start) {
         vm_start();
     } else {
@@ -361,7 +365,7 @@ static void pause_or_go_on(void)
 
     if (lost && runstate_is_running()) {
         pause_vm();
-    } else if (!lost && pager.unfinished) {
+    } else if (!lost && (pager.unfinished || pager.undrained)) {
         go_on();
     }
 }
@@ -522,7 +526,7 @@ void pager_vcpus_resumed(void)
     }
     pager_engine_release(pager.engine);
     if (runstate_is_running()) {
-        pager.paused = pager.unfinished = false;
+        pager.paused = pager.unfinished = pager.undrained = false;
         /* What is lost is lost as before */
         engine_changed(NULL);
     }
@@ -530,9 +534,8 @@ void pager_vcpus_resumed(void)
 
 bool pager_vm_stopping(void)
 {
-    int64_t deadline = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
-                       2 * LINK_TIMEOUT_MS;
-    bool waits;
+    int64_t began = pager_now();
+    bool lost;
 
     if (!pager.engine || pager.ending) {
         return false;
@@ -541,18 +544,23 @@ bool pager_vm_stopping(void)
      * What devices wait for comes, or its host is found to be lost, of which
      * nobody has been told yet.
      */
-    while ((waits = pager_engine_fetching(pager.engine)) &&
-           qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < deadline) {
+    while (!(lost = any_lost_now()) &&
+           pager_engine_waits(pager.engine, began) &&
+           pager_now() - began < 2LL * LINK_TIMEOUT_MS * SCALE_MS) {
         g_usleep(1000);
     }
-    pager.unfinished = waits || any_lost_now();
-    return pager.unfinished;
+    pager.unfinished = lost;
+    return lost;
 }
 
 bool pager_vm_stopped(void)
 {
     pager.paused = false;
-    return pager.engine && !pager.ending && (pager.unfinished || any_lost());
+    if (!pager.engine || pager.ending) {
+        return false;
+    }
+    pager.undrained |= pager.unfinished || any_lost() || any_lost_now();
+    return pager.undrained;
 }
 
 static void on_shutdown(Notifier *n, void *opaque)
