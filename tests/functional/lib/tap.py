@@ -12,7 +12,8 @@ A test program that speaks the Test Anything Protocol
 
 A test fails by raising, is left out by raising Skip.  Tests marked full=True
 are left out unless --full is given or MIGRATION_TESTS_FULL is 1.  Arguments
-that are no options choose tests whose title contains one of them.
+that are no options choose tests by their titles, or, where none is a title,
+those whose title contains one of them.
 """
 
 import argparse
@@ -83,8 +84,10 @@ class Tap:
             for test in self._tests:
                 print(test.title + (' (full)' if test.full else ''))
             return 0
-        chosen = [test for test in self._tests if not options.title
-                  or any(part in test.title for part in options.title)]
+        chosen = [test for test in self._tests
+                  if not options.title or test.title in options.title]
+        chosen = chosen or [test for test in self._tests if any(
+            part in test.title for part in options.title)]
         if not chosen:
             print('1..0 # SKIP no such test')
             return 0 if not options.title else 2
