@@ -218,6 +218,21 @@ def by_hand(site: Site, host: Host, options: str) -> None:
     check_equal(daemon.poll(), None, f'QEMU on {host.name}')
 
 
+def options_if_arrived(host: Host) -> str:
+    """What the recipe finds if libvirt has the domain from another host"""
+    process = '/proc/$(cat /run/libvirt/qemu/guest1.pid)/cmdline'
+    command = RECIPES['redirect-options']
+    check(process in command, f'the recipe reads something else: {command}')
+    arguments = host.run('bash', '-e', '-u', '-c', f'cat {process}')
+    check('\0-S\0' in arguments, f'no -S: {arguments}')
+    host.write('/run/arrived', arguments.replace(
+        '\0-S\0', '\0-S\0-incoming\0defer\0'))
+    host.run('bash', '-e', '-u', '-c', 'cd /run; ' + command.replace(
+        process, '/run/arrived').replace('> guest1.options',
+                                         '> arrived.options'))
+    return host.seen('/run/arrived.options').read_text('utf-8')
+
+
 def half_sent(site: Site) -> bool:
     """The migration has half of what the guest filled behind it"""
     have = site.qmp(site.hosts[0], 'query-migrate')
@@ -233,6 +248,7 @@ def redirected(site: Site) -> None:
               f'cd /run; {RECIPES["redirect-options"]}')
     options = first.seen('/run/guest1.options').read_text('utf-8')
     check('guest1' in options and 'charmonitor' not in options, options)
+    check_equal(options_if_arrived(first), options, 'had it come from a host')
     for host in (second, third):
         by_hand(site, host, options)
     site.qmp(first, 'migrate-set-parameters', **{'max-bandwidth': 8 << 20})
