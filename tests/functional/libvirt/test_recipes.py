@@ -8,10 +8,12 @@ lib/recipes.py has what must be true then.  The same with Debian 12's libvirt
 and that of its backports.
 """
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+import fcntl
 import json
 from pathlib import Path
 import re
+import signal
 import sys
 from typing import Callable, Iterator, List
 
@@ -88,16 +90,28 @@ def install(host: Host) -> None:
 
 @contextmanager
 def as_found() -> Iterator[None]:
-    """What the sysctl was before is what it is afterwards"""
-    found = USERFAULTFD.read_text('ascii')
-    try:
-        USERFAULTFD.write_text('0', 'ascii')
-    except OSError as exc:
-        raise Skip(f'{USERFAULTFD} cannot be set here: {exc}') from exc
-    try:
-        yield
-    finally:
+    """
+    What the sysctl was before is what it is afterwards, also if this is ended
+
+    One run at a time: a second would find what the first has set.
+    """
+    def ended(number: int, _frame: object) -> None:
         USERFAULTFD.write_text(found, 'ascii')
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    with ExitStack() as stack:
+        try:
+            locked = stack.enter_context(open(USERFAULTFD, encoding='ascii'))
+            fcntl.flock(locked, fcntl.LOCK_EX)
+            found = locked.read()
+            stack.callback(signal.signal, signal.SIGTERM,
+                           signal.signal(signal.SIGTERM, ended))
+            USERFAULTFD.write_text('0', 'ascii')
+        except OSError as exc:
+            raise Skip(f'{USERFAULTFD} cannot be set here: {exc}') from exc
+        stack.callback(USERFAULTFD.write_text, found, 'ascii')
+        yield
 
 
 def unprivileged(site: Site) -> None:
