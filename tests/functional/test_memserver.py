@@ -1470,6 +1470,12 @@ TESTS = [value for name, value in list(globals().items())
          if name.startswith('test_')]
 
 
+def is_meant(test, word):
+    """Whether @word is a part of its name, or what is printed of it"""
+    name = test.__name__[5:]
+    return name == word.split(':')[0] if ':' in word else word in name
+
+
 def main():
     """TAP"""
     if TOOL is None:
@@ -1479,8 +1485,8 @@ def main():
     words = [word for word in sys.argv[1:] if word[0] != '-']
     without = [word[1:] for word in sys.argv[1:] if word[0] == '-']
     chosen = [t for t in TESTS
-              if (not words or any(word in t.__name__ for word in words)) and
-              not any(word in t.__name__ for word in without)]
+              if (not words or any(is_meant(t, word) for word in words)) and
+              not any(is_meant(t, word) for word in without)]
     print(f'1..{len(chosen)}')
     failed = False
     for number, test in enumerate(chosen, 1):

@@ -433,7 +433,7 @@ def silent_quit() -> None:
     """The process ends when the host is lost, of which nobody is told"""
     with cut_off(lost_already=False) as (_, split):
         split.destination.cmd('quit')
-        split.destination.wait(60)
+        split.destination.wait(remote.PATIENCE)
         check_equal(split.destination.exitcode(), 0, 'exit code')
 
 

@@ -13,10 +13,11 @@ one next to none.
 import os
 import re
 import sys
+import time
 from typing import Any, Callable, List
 
 from lib import paths, readme, scenario
-from lib.guest import Load
+from lib.guest import PATIENCE, Load
 from lib.machines import Machines
 from lib.migration import MIB, Migration, Record, Settings
 from lib.scenario import BANDWIDTH, HEAVY, IDLE, LIGHT, SPARSE
@@ -218,8 +219,10 @@ def readme_commands() -> None:
             note(f'{who} {line}\n{said}')
             check('rror' not in said and 'unknown' not in said, said)
         check('strategy: auto' in said, f'the last answer: {said}')
+        deadline = time.monotonic() + PATIENCE
         while source.migration()['status'] != 'completed':
             check(source.migration()['status'] != 'failed', 'it failed')
+            check(time.monotonic() < deadline, 'it does not end')
             source.next_event(1.0)
         room.guest.runs_in(destination)
         room.guest.wait_beats(2)
