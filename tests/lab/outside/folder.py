@@ -8,6 +8,10 @@ import time
 
 from .kernel import LAB
 
+# Runs of which results stay: the second is of one that failed, perhaps, and
+# was tried again
+RESULTS = ('last', 'last.1', 'last.2')
+
 
 def make() -> Path:
     """A new one for this process; those of killed runs go"""
@@ -21,9 +25,12 @@ def make() -> Path:
 
 
 def keep_results(folder: Path) -> Path:
-    """Of the last run: what the cases wrote, and the kernel's console"""
-    last = LAB / 'last'
-    shutil.rmtree(last, ignore_errors=True)
+    """Of the last runs: what the cases wrote, and the kernel's console"""
+    last = LAB / RESULTS[0]
+    shutil.rmtree(LAB / RESULTS[-1], ignore_errors=True)
+    for newer, older in reversed(list(zip(RESULTS, RESULTS[1:]))):
+        if (LAB / newer).exists():
+            (LAB / newer).rename(LAB / older)
     last.mkdir()
     for name in ('out', 'console.log'):
         if (folder / name).exists():
