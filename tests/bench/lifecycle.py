@@ -306,8 +306,9 @@ class Lives:
                 for name, stage in self._stages:
                     lived.append(stage(life))
                     self._waiting[name].append(lived[-1])
-                self._waiting[self._life].append(
-                    whole(lived, life.room.guest.verify().total))
+                wrong = life.room.guest.verify().total
+            # A life that did not end well has no figures of its own
+            self._waiting[self._life].append(whole(lived, wrong))
         except Exception as exc:  # pylint: disable=broad-except
             for name in list(self._waiting)[len(lived):]:
                 self._waiting[name].append(exc)
