@@ -1,6 +1,5 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 1200
 """
 Post-copy with "background" off moves what the guest asks for and nothing else
 

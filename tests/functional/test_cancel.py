@@ -1,6 +1,5 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 1200
 """
 A migration can be cancelled in each phase, and the guest never minds
 

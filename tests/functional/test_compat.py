@@ -1,6 +1,5 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 1200
 """
 Our binary and stock QEMU 10.0 migrate to each other when no strategy is set
 

@@ -1,6 +1,5 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 1800
 """
 The destination changes in mid-flight, and nothing is lost
 

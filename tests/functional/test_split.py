@@ -1,6 +1,5 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 2400
 """
 Split memory: a guest goes to a host with too little memory, and loses nothing
 

@@ -1,6 +1,5 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 1800
 """
 Every strategy moves a Linux guest, idle and busy, and loses nothing
 

@@ -1,6 +1,5 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 2400
 """
 The recipes for libvirt do what they say, each run as the document has it
 
