@@ -423,19 +423,22 @@ static void handle_remove(PagerEngine *e, const struct uffd_msg *m)
 static void read_events(PagerEngine *e)
 {
     struct uffd_msg msgs[READ_EVENTS];
-    ssize_t n = read(e->uffd, msgs, sizeof(msgs)), i;
+    ssize_t n = read(e->uffd, msgs, sizeof(msgs)) / (ssize_t)sizeof(msgs[0]);
     int64_t now = pager_now();
+    ssize_t i;
 
-    for (i = 0; i < n / (ssize_t)sizeof(msgs[0]); i++) {
-        switch (msgs[i].event) {
-        case UFFD_EVENT_PAGEFAULT:
-            handle_fault(e, &msgs[i], now);
-            break;
-        case UFFD_EVENT_REMOVE:
+    /*
+     * First what is removed: those who remove go on already, and to serve a
+     * fault may put other pages in place that have arrived.
+     */
+    for (i = 0; i < n; i++) {
+        if (msgs[i].event == UFFD_EVENT_REMOVE) {
             handle_remove(e, &msgs[i]);
-            break;
-        default:
-            break;
+        }
+    }
+    for (i = 0; i < n; i++) {
+        if (msgs[i].event == UFFD_EVENT_PAGEFAULT) {
+            handle_fault(e, &msgs[i], now);
         }
     }
 }
