@@ -249,7 +249,10 @@ bool pager_host_need(PagerHost *h);
 /* room.c */
 /* For how many pages that it has not got.  Lock held. */
 uint64_t pager_host_room(const PagerHost *h);
-/* The host that has most room, or PAGER_NO_HOST.  Lock held. */
+/*
+ * The host that has most room, of those that are UP if any has, for what
+ * others take cannot be read now; or PAGER_NO_HOST.  Lock held.
+ */
 uint8_t pager_host_with_room(PagerEngine *e);
 /* It refused @n pages that it had not got.  Lock held. */
 void pager_host_refused(PagerHost *h, unsigned n);

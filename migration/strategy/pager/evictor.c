@@ -85,10 +85,18 @@ static void look_for_hosts(Evictor *ev)
     }
 }
 
-/* Is @host away, and another has room?  Lock held. */
+/* Is @host away, and another is there that has room?  Lock held. */
 static bool other_is_better(const Evictor *ev, uint8_t host)
 {
-    return ev->away[host] && pager_host_with_room(ev->e) != PAGER_NO_HOST;
+    PagerEngine *e = ev->e;
+    uint8_t other;
+
+    if (!ev->away[host]) {
+        return false;
+    }
+    other = pager_host_with_room(e);
+    return other != PAGER_NO_HOST && other != host &&
+           e->hosts[other].info.state == PAGER_HOST_UP;
 }
 
 /* Choose victims and take them.  Lock held. */
@@ -263,7 +271,8 @@ static uint8_t find_host(Evictor *ev, PagerSlot *slot)
             return host;
         }
         pager_drop(e, slot->page);
-    } else if (host != PAGER_NO_HOST && pager_host_room(&e->hosts[host])) {
+    } else if (host != PAGER_NO_HOST && pager_host_room(&e->hosts[host]) &&
+               !other_is_better(ev, host)) {
         return host;
     }
     host = pager_host_with_room(e);

@@ -39,13 +39,16 @@ uint8_t pager_host_with_room(PagerEngine *e)
 {
     uint8_t best = PAGER_NO_HOST;
     uint64_t most = 0;
+    bool best_up = false;
     unsigned i;
 
     for (i = 0; i < e->n_hosts; i++) {
         uint64_t room = pager_host_room(&e->hosts[i]);
+        bool up = e->hosts[i].info.state == PAGER_HOST_UP;
 
-        if (room > most) {
+        if (room && (up > best_up || (up == best_up && room > most))) {
             best = i;
+            best_up = up;
             most = room;
         }
     }
