@@ -18,9 +18,10 @@
  * on, pages are pinned, or hosts full or gone.
  */
 #define PAUSE_MS        5
-#define STUCK_NS        (100 * 1000000LL)
 /* So long a host may be away before others get its pages */
 #define AWAY_NS         (100 * 1000000LL)
+/* Longer: this thread may be held up between its looks at the two */
+#define STUCK_NS        (2 * AWAY_NS)
 
 typedef struct Victim {
     uint64_t page;
