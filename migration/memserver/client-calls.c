@@ -160,10 +160,12 @@ bool pagelink_client_sync(PageLinkClient *c, PageLinkAck *ack, Error **errp)
     }
     pagelink_client_sync_async(c, ack, pagelink_waiter_done, &w, NULL);
     if (!pagelink_client_await(c, &w, errp)) {
+        c->refusal = w.fault.code;
         return false;
     }
     if (c->put_refused) {
         c->put_refused = false;
+        c->refusal = c->put_fault.code;
         return pagelink_client_report(&c->put_fault, c->peer, errp);
     }
     return true;

@@ -53,6 +53,7 @@ struct PageLinkClient {
     bool put_refused;           /* an ERROR that answers no op */
     bool told;                  /* failure is what the peer said */
     PageLinkFault put_fault;
+    uint32_t refusal;           /* code of what a sync failed with */
 
     /* Receiving */
     uint8_t *in;                /* IN_SIZE bytes */

@@ -799,6 +799,11 @@ unsigned pagelink_client_outstanding(const PageLinkClient *c)
     return c->nops;
 }
 
+uint32_t pagelink_client_refusal(const PageLinkClient *c)
+{
+    return c->refusal;
+}
+
 uint32_t pagelink_client_failure(const PageLinkClient *c)
 {
     return c->failure.code;

@@ -122,6 +122,12 @@ int pagelink_client_fd(const PageLinkClient *c);
 unsigned pagelink_client_outstanding(const PageLinkClient *c);
 
 /**
+ * pagelink_client_refusal: why the last pagelink_client_sync() that failed did,
+ * PAGELINK_ERR_*, or 0
+ */
+uint32_t pagelink_client_refusal(const PageLinkClient *c);
+
+/**
  * pagelink_client_failure: why the connection has failed, PAGELINK_ERR_*, or 0
  */
 uint32_t pagelink_client_failure(const PageLinkClient *c);

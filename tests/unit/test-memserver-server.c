@@ -337,6 +337,7 @@ static void test_full(void)
         pagelink_client_put(a, &page, 1, &error_abort);
     }
     refused(pagelink_client_sync(a, NULL, &err), err, "quota of 200 pages");
+    g_assert_cmpuint(pagelink_client_refusal(a), ==, PAGELINK_ERR_QUOTA);
     g_assert_true(pagelink_client_sync(a, &ack, &error_abort));
     g_assert_cmpuint(ack.stored, ==, 200 - 7);
     g_assert_cmpuint(ack.refused, ==, 256 - 193);
@@ -345,6 +346,7 @@ static void test_full(void)
     }
     err = NULL;
     refused(pagelink_client_sync(b, NULL, &err), err, "memory host is full");
+    g_assert_cmpuint(pagelink_client_refusal(b), ==, PAGELINK_ERR_NO_MEMORY);
     g_assert_true(pagelink_client_sync(b, &ack, &error_abort));
     g_assert_cmpuint(ack.stored, ==, 100 - 7);
     /* What is there can be replaced, and what is dropped makes room */

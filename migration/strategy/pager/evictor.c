@@ -403,6 +403,14 @@ static void refused(PagerEngine *e, PagerHost *h, Parcel *p)
     pager_host_refused(h, p->n_fresh ?: p->n);
 }
 
+/* Anything else that it says is not cured by sending it less */
+static bool no_room(const PageLinkClient *c)
+{
+    uint32_t code = pagelink_client_refusal(c);
+
+    return code == PAGELINK_ERR_QUOTA || code == PAGELINK_ERR_NO_MEMORY;
+}
+
 /* Wait until host @h has the parcel that was sent, or refuses it */
 static bool sync_one(Evictor *ev, PagerHost *h)
 {
@@ -412,7 +420,7 @@ static bool sync_one(Evictor *ev, PagerHost *h)
     bool ok;
 
     ok = pagelink_client_sync(c, NULL, &err);
-    if (!ok && !pagelink_client_poll(c, 0, NULL)) {
+    if (!ok && (!pagelink_client_poll(c, 0, NULL) || !no_room(c))) {
         pager_host_failed(h, PAGER_LINK_WRITE, error_get_pretty(err));
         error_free(err);
         return false;
