@@ -67,6 +67,7 @@ static struct {
     bool undrained;             /* nor waited for */
     bool ending;                /* the process */
     bool leaving;               /* gathered, servers are being told */
+    QemuSemaphore told;         /* they have been; left() takes it */
     Error *blocker;
     QCryptoTLSCreds *creds;     /* or NULL */
     QEMUTimer *look_again;      /* whether a reset can be; or NULL */
@@ -409,6 +410,7 @@ static void unprepare(void)
 
 static void left(void *opaque)
 {
+    qemu_sem_wait(&pager.told);
     pager.leaving = false;
     detached();
     unprepare();
@@ -418,6 +420,7 @@ static void left(void *opaque)
 static void *leave(void *opaque)
 {
     pager_engine_free(opaque);
+    qemu_sem_post(&pager.told);
     aio_bh_schedule_oneshot(iohandler_get_aio_context(), left, NULL);
     return NULL;
 }
@@ -601,6 +604,9 @@ static void on_process_exit(Notifier *n, void *opaque)
 {
     if (pager.engine) {
         pager_engine_end_sessions(pager.engine);
+    } else if (pager.leaving) {
+        /* That thread ends with the process; servers are not to keep pages */
+        qemu_sem_timedwait(&pager.told, LINK_TIMEOUT_MS);
     }
 }
 
@@ -799,6 +805,7 @@ bool pager_set_main_memory(uint64_t bytes, Error **errp)
 
 void pager_init(void)
 {
+    qemu_sem_init(&pager.told, 0);
     pager.shutdown.notify = on_shutdown;
     qemu_register_shutdown_notifier(&pager.shutdown);
     pager.exit.notify = on_process_exit;
