@@ -60,6 +60,7 @@ static void thrash(const Setup *s)
     g_assert_cmpuint(info.removed, >, 0);
     g_assert_cmpuint(info.prefetched, >, 0);
     g_assert_cmpuint(info.hosts[0].latency.n, >, 0);
+    g_assert_cmpuint(info.absent_read, ==, 0);
     while (info.waiting) {
         /* The last one is awake, and not yet off the list */
         pager_info_clear(&info);

@@ -105,6 +105,10 @@ static void fill_and_thrash(Fixture *f)
                        info.hosts[i].dropped, info.hosts[i].refused);
         g_assert_cmpuint(info.hosts[i].dropped, >, 0);
     }
+    /* None was removed */
+    g_assert_cmpuint(info.absent_clean, ==, 0);
+    g_assert_cmpuint(info.absent_dirty, ==, 0);
+    g_assert_cmpuint(info.absent_read, ==, 0);
     pager_info_clear(&info);
     g_test_message("at most %" PRIu64 " pages, limit %" PRIu64, worst,
                    f->setup.limit);

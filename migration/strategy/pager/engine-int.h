@@ -100,8 +100,8 @@ typedef struct PagerHost {
     bool broken[PAGER_LINK__MAX];
     bool silent[PAGER_LINK__MAX];       /* shut down for that */
     uint64_t gather_next;       /* page */
-    uint64_t gather_left;       /* pages to look at before it has none left */
     /* Under the lock */
+    uint64_t gather_left;       /* pages to look at before it has none left */
     PageLinkClient *fresh[PAGER_LINK__MAX];     /* connected again */
     unsigned want;              /* links to connect: 1 << PagerLink */
     unsigned attempts;          /* in vain since it was up */

@@ -139,6 +139,13 @@ typedef struct PagerInfo {
     uint64_t evicted_zero;
     uint64_t removed;           /* by a balloon or the like */
     uint64_t busy;              /* could not be moved */
+    /*
+     * Resident pages that were not there, which only a removal explains that
+     * is not known yet: clean and dirty ones that were to be taken away
+     */
+    uint64_t absent_clean;
+    uint64_t absent_dirty;
+    uint64_t absent_read;       /* and clean ones that were read: none is */
     unsigned waiting;           /* faults, now */
     bool full;                  /* no server takes pages any more */
     bool gathering;

@@ -177,13 +177,32 @@ static void take_away(PagerEngine *e, Victim *v, unsigned n, uint64_t slot)
     }
 }
 
+/* @v is not there any more.  Lock held. */
+static void absent(PagerEngine *e, const Victim *v)
+{
+    bool removed = e->state[v->page] & PG_REMOVED;
+
+    e->local--;
+    if (!removed) {
+        e->info.absent_clean += v->clean;
+        e->info.absent_dirty += !v->clean;
+    }
+    if (!removed && v->clean && e->state[v->page] & PG_STORED) {
+        /* If it was removed, that will be told.  If not, its host has it. */
+        pg_set(e, v->page, PG_REMOTE);
+        e->info.remote++;
+        e->hosts[e->host[v->page]].gather_left = e->pages;
+        return;
+    }
+    pg_set(e, v->page, PG_ZERO);
+    pager_drop(e, v->page);
+}
+
 /* @v was not taken away: EBUSY, most likely.  Lock held. */
 static void keep(PagerEngine *e, const Victim *v)
 {
     if (e->state[v->page] & PG_REMOVED || v->err == -ENOENT) {
-        e->local--;
-        pg_set(e, v->page, PG_ZERO);
-        pager_drop(e, v->page);
+        absent(e, v);
         return;
     }
     e->info.busy++;

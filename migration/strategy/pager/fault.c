@@ -98,6 +98,11 @@ static bool fill(PagerEngine *e, const PagerWaiter *w, uint8_t old)
     if (ret && ret != -EAGAIN) {
         pager_uffd_wake(e->uffd, host, PAGELINK_PAGE_SIZE);
     }
+    if (!ret && old == PG_CLEAN) {
+        /* One that was removed is ZERO by now */
+        warn_report("split memory: page %" PRIu64 " was not there, and is "
+                    "zero now", w->page);
+    }
     QEMU_LOCK_GUARD(&e->lock);
     if (ret == -EEXIST) {
         /* An old message of a fault that was served */
@@ -116,6 +121,7 @@ static bool fill(PagerEngine *e, const PagerWaiter *w, uint8_t old)
         pg_set(e, w->page, PG_ZERO);
         e->local--;
     } else {
+        e->info.absent_read += old == PG_CLEAN;
         e->info.faults_zero++;
         arrived(e, w->page, PG_DIRTY, PAGER_POLICY_MISS);
     }
