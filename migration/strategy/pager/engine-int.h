@@ -254,8 +254,8 @@ uint64_t pager_host_room(const PagerHost *h);
  * others take cannot be read now; or PAGER_NO_HOST.  Lock held.
  */
 uint8_t pager_host_with_room(PagerEngine *e);
-/* It refused @n pages that it had not got.  Lock held. */
-void pager_host_refused(PagerHost *h, unsigned n);
+/* Host @h refused @n pages that it had not got.  Lock held. */
+void pager_host_refused(PagerEngine *e, PagerHost *h, unsigned n);
 /*
  * No host has room, and @n pages need it: give copies up of pages that are
  * resident.  @from: where to look first, and next time.  Evictor.

@@ -21,7 +21,7 @@
 /* So long a host may be away before others get its pages */
 #define AWAY_NS         (100 * 1000000LL)
 /* Longer: this thread may be held up between its looks at the two */
-#define STUCK_NS        (2 * AWAY_NS)
+#define STUCK_NS        (5 * AWAY_NS)
 
 typedef struct Victim {
     uint64_t page;
@@ -49,7 +49,8 @@ typedef struct Evictor {
     uint64_t give_up_next;      /* page */
     int64_t no_copies;          /* when there were none to give up, ns */
     unsigned drops_kept;        /* that no link is there for */
-    int64_t in_vain;            /* since when nothing helped, ns; or 0 */
+    bool gained;                /* something helped */
+    int64_t in_vain;            /* since when nothing did, ns; or 0 */
 } Evictor;
 
 /* Lock held */
@@ -386,11 +387,13 @@ static void not_stored(PagerEngine *e, PagerHost *h, uint64_t page)
 }
 
 /* The host has what is in the parcel.  Lock held. */
-static void delivered(PagerEngine *e, PagerHost *h, const Parcel *p)
+static void delivered(Evictor *ev, PagerHost *h, const Parcel *p)
 {
+    PagerEngine *e = ev->e;
     unsigned i;
 
     h->info.written += p->n;
+    ev->gained = true;
     for (i = 0; i < p->n; i++) {
         PagerSlot *slot = pager_staging_slot(&e->staging, p->slot[i]);
 
@@ -419,7 +422,7 @@ static void refused(PagerEngine *e, PagerHost *h, Parcel *p)
             not_stored(e, h, p->page[i]);
         }
     }
-    pager_host_refused(h, p->n_fresh ?: p->n);
+    pager_host_refused(e, h, p->n_fresh ?: p->n);
 }
 
 /* Anything else that it says is not cured by sending it less */
@@ -448,7 +451,7 @@ static bool sync_one(Evictor *ev, PagerHost *h)
     error_free(err);
     QEMU_LOCK_GUARD(&ev->e->lock);
     if (ok) {
-        delivered(ev->e, h, p);
+        delivered(ev, h, p);
     } else {
         refused(ev->e, h, p);
     }
@@ -469,14 +472,63 @@ static bool make_room(Evictor *ev)
     return false;
 }
 
+/* Keep what a host that may come back is to drop.  Lock held. */
+static void keep_drop(Evictor *ev, const PagerRange *r)
+{
+    PagerEngine *e = ev->e;
+
+    if (!e->hosts[r->host].gone && ev->drops_kept < PAGER_MAX_DROPS / 2 &&
+        e->drops->len < PAGER_MAX_DROPS) {
+        g_array_append_val(e->drops, *r);
+        ev->drops_kept++;
+    }
+}
+
+static void send_drops(Evictor *ev)
+{
+    PagerEngine *e = ev->e;
+    g_autoptr(GArray) drops = NULL;
+    unsigned i;
+
+    WITH_QEMU_LOCK_GUARD(&e->lock) {
+        if (e->drops->len <= ev->drops_kept) {
+            return;
+        }
+        drops = e->drops;
+        e->drops = g_array_new(false, false, sizeof(PagerRange));
+        ev->drops_kept = 0;
+    }
+    for (i = 0; i < drops->len; i++) {
+        const PagerRange *r = &g_array_index(drops, PagerRange, i);
+        PagerHost *h = &e->hosts[r->host];
+        PageLinkClient *c = h->link[PAGER_LINK_WRITE];
+        bool sent = c && pagelink_client_drop(c, &r->range, 1, NULL);
+
+        QEMU_LOCK_GUARD(&e->lock);
+        if (sent) {
+            h->info.dropped += r->range.pages;
+        } else {
+            keep_drop(ev, r);
+        }
+    }
+}
+
 /* Write what is UNSAFE.  True if something is, or can be, safe now. */
 static bool write_some(Evictor *ev)
 {
     PagerEngine *e = ev->e;
-    bool packed = pack_all(ev);
-    bool any = make_room(ev);
+    bool packed = pack_all(ev), any = false;
     unsigned i;
 
+    /*
+     * While nothing is in a parcel: what is given up is dropped before the next
+     * PUT, and must not be a page of it.
+     */
+    if (!packed && make_room(ev)) {
+        any = true;
+        send_drops(ev);
+        packed = pack_all(ev);
+    }
     if (!packed) {
         return any;
     }
@@ -548,47 +600,6 @@ static bool release_some(Evictor *ev)
     return true;
 }
 
-/* Keep what a host that may come back is to drop.  Lock held. */
-static void keep_drop(Evictor *ev, const PagerRange *r)
-{
-    PagerEngine *e = ev->e;
-
-    if (!e->hosts[r->host].gone && ev->drops_kept < PAGER_MAX_DROPS / 2 &&
-        e->drops->len < PAGER_MAX_DROPS) {
-        g_array_append_val(e->drops, *r);
-        ev->drops_kept++;
-    }
-}
-
-static void send_drops(Evictor *ev)
-{
-    PagerEngine *e = ev->e;
-    g_autoptr(GArray) drops = NULL;
-    unsigned i;
-
-    WITH_QEMU_LOCK_GUARD(&e->lock) {
-        if (e->drops->len <= ev->drops_kept) {
-            return;
-        }
-        drops = e->drops;
-        e->drops = g_array_new(false, false, sizeof(PagerRange));
-        ev->drops_kept = 0;
-    }
-    for (i = 0; i < drops->len; i++) {
-        const PagerRange *r = &g_array_index(drops, PagerRange, i);
-        PagerHost *h = &e->hosts[r->host];
-        PageLinkClient *c = h->link[PAGER_LINK_WRITE];
-        bool sent = c && pagelink_client_drop(c, &r->range, 1, NULL);
-
-        QEMU_LOCK_GUARD(&e->lock);
-        if (sent) {
-            h->info.dropped += r->range.pages;
-        } else {
-            keep_drop(ev, r);
-        }
-    }
-}
-
 /* Lock held */
 static void refresh_links(Evictor *ev)
 {
@@ -638,10 +649,13 @@ static void work(Evictor *ev)
 
     do {
         send_drops(ev);
-        progress = stage_some(ev);
+        progress = ev->gained = stage_some(ev);
+        /* To be refused is no gain, but less is tried then */
         progress |= write_some(ev);
-        progress |= release_some(ev);
-        ev->in_vain = progress ? 0 : ev->in_vain;
+        if (release_some(ev)) {
+            progress = ev->gained = true;
+        }
+        ev->in_vain = ev->gained ? 0 : ev->in_vain;
         WITH_QEMU_LOCK_GUARD(&e->lock) {
             refresh_links(ev);
             more = pressure(e) && !e->quit;

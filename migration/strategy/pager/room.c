@@ -20,6 +20,8 @@
 
 /* How long to believe a host that has refused pages */
 #define FULL_NS         (1000 * 1000000LL)
+/* ... when nothing else helps: what it drops, it may free a little later */
+#define SOON_NS         (50 * 1000000LL)
 /* Looked at with the lock */
 #define WINDOW_PAGES    (1 << 16)
 
@@ -55,14 +57,29 @@ uint8_t pager_host_with_room(PagerEngine *e)
     return best;
 }
 
-void pager_host_refused(PagerHost *h, unsigned n)
+/* Copies at @h that do not count any more, but which it has not dropped */
+static uint64_t still_there(PagerEngine *e, const PagerHost *h)
 {
-    h->most = MIN(h->capacity, h->info.stored + n / 2);
+    uint64_t pages = 0;
+    unsigned i;
+
+    for (i = 0; i < e->drops->len; i++) {
+        const PagerRange *r = &g_array_index(e->drops, PagerRange, i);
+
+        pages += r->host == h->index ? r->range.pages : 0;
+    }
+    return pages;
+}
+
+void pager_host_refused(PagerEngine *e, PagerHost *h, unsigned n)
+{
+    h->most = MIN(h->capacity,
+                  h->info.stored + still_there(e, h) + n / 2);
     h->refused_at = pager_now();
 }
 
 /* Lock held */
-static bool try_full_hosts(PagerEngine *e)
+static bool try_full_hosts(PagerEngine *e, int64_t believe)
 {
     int64_t now = pager_now();
     bool any = false;
@@ -71,7 +88,7 @@ static bool try_full_hosts(PagerEngine *e)
     for (i = 0; i < e->n_hosts; i++) {
         PagerHost *h = &e->hosts[i];
 
-        if (h->most < h->capacity && now - h->refused_at > FULL_NS) {
+        if (h->most < h->capacity && now - h->refused_at > believe) {
             h->most = h->capacity;
             any |= pager_host_room(h) > 0;
         }
@@ -113,7 +130,7 @@ bool pager_make_room(PagerEngine *e, uint64_t *from, unsigned n)
     uint64_t seen = 0;
 
     WITH_QEMU_LOCK_GUARD(&e->lock) {
-        if (try_full_hosts(e)) {
+        if (try_full_hosts(e, FULL_NS)) {
             return true;
         }
     }
@@ -130,5 +147,9 @@ bool pager_make_room(PagerEngine *e, uint64_t *from, unsigned n)
         }
     }
     trace_pager_give_up(n, dirty, clean);
-    return dirty + clean;
+    if (dirty + clean) {
+        return true;
+    }
+    QEMU_LOCK_GUARD(&e->lock);
+    return !e->full && try_full_hosts(e, SOON_NS);
 }
